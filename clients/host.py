@@ -1,0 +1,51 @@
+"""Messages that carry several users at once: unpack the request, pack one reply per user.
+
+A request holds what all its users get, once, and their ids in the record `host`; a reply holds each user's records
+under `<place in the list>/<name>`. A user that fails has an `error` record, and the others are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from fed import wire
+from fed.methods.method import Method, Tensors
+from fed.settings import Settings
+
+ERROR_CODE = 100  # outside Flower's own codes
+
+
+def users_of(message: Message) -> list[str]:
+    """The user ids that the message is for, in the order of the reply."""
+    return [str(user) for user in json.loads(str(message.content.config_records["host"]["users"]))]
+
+
+def collective_of(message: Message, method: Method, settings: Settings) -> Tensors:
+    """The collective tensors that the message carries."""
+    array = message.content.array_records["arrays"]["edit"]
+    return wire.unpack(array.numpy(), method.collective_shapes(), settings.wire_dtype)
+
+
+def put_tensors(content: RecordDict, place: int, tensors: Tensors, method: Method, settings: Settings) -> None:
+    ordered = {name: tensors[name] for name in method.collective_shapes()}
+    packed = wire.pack(ordered, settings.wire_dtype)
+    content[f"{place}/arrays"] = ArrayRecord({"edit": Array(packed)})
+
+
+def put_metrics(content: RecordDict, place: int, values: dict[str, int | float]) -> None:
+    content[f"{place}/metrics"] = MetricRecord(dict(values))
+
+
+def put_error(content: RecordDict, place: int, reason: str) -> None:
+    content[f"{place}/error"] = ConfigRecord({"reason": one_line(reason)})
+
+
+def refuse(message: Message, error: Exception) -> Message:
+    """A reply that says in one line which rule was broken; it names no user data beyond that line."""
+    return Message(Error(ERROR_CODE, one_line(str(error) or type(error).__name__)), reply_to=message)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[:500]

@@ -1,0 +1,92 @@
+"""Averages of edits, for the server's side of a federated round.
+
+An edit is an affine map, v(x) = M x + c with M = Rᵀ(W − R) and c = Rᵀ b, of rank at most r. For any orthogonal
+Q, (QR, QW, Qb) is the same edit, so a mean of R, W and b entry by entry can destroy even clients that agree.
+`svd_mean` averages the maps themselves.
+
+Shapes:  K clients · L edited layers · r rank · d hidden size
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fed import stiefel
+
+AVERAGES = ("svd", "fedavg")
+Edit = Mapping[str, Tensor]
+
+
+def _weights(weights: Sequence[float]) -> list[float]:
+    if not weights or any(not math.isfinite(w) or w < 0 for w in weights) or sum(weights) <= 0:
+        raise ValueError(f"weights must be finite, not negative, and not all zero, got {list(weights)}")
+    total = math.fsum(weights)
+    return [w / total for w in weights]
+
+
+def fedavg(edits: Sequence[Edit], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The entrywise weighted mean (McMahan et al. 2017). Loses R Rᵀ = I: kept as the baseline to beat.
+
+    Args:
+        edits: K edits {"R" (L, r, d), "W" (L, r, d), "b" (L, r)}. weights: K, normalised here.
+    """
+    shares = _weights(weights)
+    return {
+        name: torch.stack([p * edit[name].double() for p, edit in zip(shares, edits, strict=True)])
+        .sum(0)
+        .to(edits[0][name].dtype)
+        for name in edits[0]
+    }
+
+
+def svd_mean(edits: Sequence[Edit], weights: Sequence[float], previous: Edit | None = None) -> dict[str, Tensor]:
+    """The edit of rank r closest to the mean map [M̄ | c̄], M̄ = Σ pᵢ Rᵢᵀ Dᵢ, c̄ = Σ pᵢ Rᵢᵀ bᵢ, D = W − R.
+
+    R⁺ are the top r left singular vectors, W⁺ = R⁺ + R⁺ M̄, b⁺ = R⁺ c̄: the best fit in the Frobenius norm
+    (Eckart-Young), found on the stacked K·r factors through QR, never on a d × d matrix. R⁺ is Procrustes-aligned
+    to `previous`, which changes coordinates only and keeps successive rounds comparable.
+
+    Args:
+        edits, weights: as for `fedavg`. previous: the edit that the clients started from.
+    Returns:
+        {"R", "W", "b"}, computed in float64, in the dtype of the inputs.
+    """
+    shares = _weights(weights)
+    means = []
+    for layer in range(edits[0]["R"].shape[0]):
+        before = previous["R"][layer].double() if previous is not None else None
+        means.append(_svd_mean_of_layer([{k: t[layer].double() for k, t in e.items()} for e in edits], shares, before))
+    return {name: torch.stack([mean[name] for mean in means]).to(edits[0][name].dtype) for name in ("R", "W", "b")}
+
+
+def _svd_mean_of_layer(edits: list[dict[str, Tensor]], shares: list[float], before: Tensor | None) -> dict[str, Tensor]:
+    r = edits[0]["R"].shape[0]
+    A = torch.cat([e["R"] for e in edits]).mT  # (d, K r): M̄ = A B, c̄ = A c
+    B = torch.cat([p * (e["W"] - e["R"]) for p, e in zip(shares, edits, strict=True)])  # (K r, d)
+    c = torch.cat([p * e["b"] for p, e in zip(shares, edits, strict=True)])  # (K r,)
+    Q, T = torch.linalg.qr(A)
+    _, S = torch.linalg.qr(torch.cat([B, c.unsqueeze(1)], dim=1).mT)
+    U, sigma, _ = torch.linalg.svd(T @ S.mT)
+    if float(sigma[0]) == 0.0 and before is not None:
+        R = before  # nobody moved: the mean map is zero, and any R expresses it
+    else:
+        R = (Q @ U[:, :r]).mT
+        if before is not None:
+            R = stiefel.procrustes(R, before) @ R
+    RA = R @ A
+    return {"R": R, "W": R + RA @ B, "b": RA @ c}
+
+
+def average(
+    name: str, edits: Sequence[Edit], weights: Sequence[float], previous: Edit | None = None
+) -> dict[str, Tensor]:
+    """The average called `name`. Raises ValueError for a name that is not in AVERAGES."""
+    if name == "svd":
+        return svd_mean(edits, weights, previous)
+    if name == "fedavg":
+        return fedavg(edits, weights)
+    raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {name!r}")

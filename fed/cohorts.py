@@ -1,0 +1,81 @@
+"""Who federates, who personalizes, on which rows: the two cohorts of the paper's Table 5.
+
+    paper   stage 1 federates the queries of `user_others`; `user_top_100_history` personalizes and is tested
+    all     every user does both, as devices would. Stage 1 and stage 2 learn from the user's history and the
+            queries are the test; where a history has no inputs (LaMP_7's bare tweets), stage 1 learns from the
+            earlier half of the user's queries and the later half is the test
+
+All of this depends on the data and the settings alone, so every node works it out the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fed.lamp.records import Corpus
+from fed.lamp.tasks import Pair, Task
+from fed.lamp.users import Query, User
+from fed.settings import Settings
+
+
+@dataclass(frozen=True)
+class Roster:
+    """User ids, sorted: those that federate (stage 1), and those that personalize and are tested (stage 2)."""
+
+    stage1: tuple[str, ...]
+    stage2: tuple[str, ...]
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.stage1, *self.stage2}))
+
+
+def roster(corpus: Corpus, settings: Settings) -> Roster:
+    """The run's users; stage1-users and stage2-users keep the first so many by id (0 keeps all).
+
+    Raises:
+        ValueError: a cohort is empty.
+    """
+    others, test = corpus.cohorts["others"], corpus.cohorts["test"]
+    if settings.cohorts == "all":
+        others = test = tuple(sorted({*others, *test}))
+    picked = Roster(_first(others, settings.stage1_users), _first(test, settings.stage2_users))
+    for stage, users in (("1", picked.stage1), ("2", picked.stage2)):
+        if not users:
+            raise ValueError(f"{corpus.source}: stage {stage} needs at least one user, and the data has none for it")
+    return picked
+
+
+def _first(users: Sequence[str], count: int) -> tuple[str, ...]:
+    ordered = sorted(users)
+    return tuple(ordered[:count] if count else ordered)
+
+
+def block(users: Sequence[str], part: int, parts: int) -> tuple[str, ...]:
+    """The users of node `part` of `parts`: neighbours by id, so that most swap partners stay together."""
+    return tuple(users[part * len(users) // parts : (part + 1) * len(users) // parts])
+
+
+def stage1_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
+    """What a user's share of the collective edit is trained on; at most max-items, the latest."""
+    if settings.cohorts == "paper":
+        pairs = [task.query_pair(query) for query in user.queries]
+    elif task.source_field is None:
+        pairs = [task.query_pair(query) for query in user.queries[: len(user.queries) // 2]]
+    else:
+        pairs = [task.history_pair(item) for item in user.profile]
+    return pairs[-settings.max_items :]
+
+
+def stage2_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
+    """What a user's private edit is trained on: the history; at most max-items, the latest."""
+    return [task.history_pair(item) for item in user.profile[-settings.max_items :]]
+
+
+def test_queries(task: Task, user: User, settings: Settings) -> tuple[Query, ...]:
+    """The queries a user is tested on; at most max-queries, the first (0 keeps all)."""
+    queries = user.queries
+    if settings.cohorts == "all" and task.source_field is None:
+        queries = queries[len(queries) // 2 :]
+    return queries[: settings.max_queries or None]

@@ -1,0 +1,91 @@
+"""The four arms of a user's test: base, stage 1, stage 1 + 2, and stage 1 with another user's stage 2.
+
+Vectors that are truly personal get worse when swapped. Partners come from the same node alone, for private edits
+never travel; a user alone on its node has no swapped arm. What leaves here are additive sums, never a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fed.batching import Row
+from fed.lamp import metrics
+from fed.lamp.tasks import Task
+from fed.lamp.users import Query
+from fed.methods.method import Question, Reader
+
+ARMS = ("base", "stage1", "stage1+2", "swapped")
+
+
+@dataclass(frozen=True)
+class TestUser:
+    """One user's test queries and their tokenized rows (prompt and gold completion)."""
+
+    user_id: str
+    queries: Sequence[Query]
+    rows: Sequence[Row]
+
+
+def swap_partners(users: Sequence[str]) -> dict[str, str | None]:
+    """Each user's next neighbour by id, the last one's being the first; None for a user alone."""
+    ordered = sorted(users)
+    if len(ordered) < 2:
+        return dict.fromkeys(ordered)
+    return {user: ordered[(i + 1) % len(ordered)] for i, user in enumerate(ordered)}
+
+
+def evaluate(
+    task: Task,
+    reader: Reader,
+    users: Sequence[TestUser],
+    private: Sequence[str],
+    *,
+    max_new_tokens: int,
+    on_rows: Callable[[int], None] | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """user -> arm -> additive statistics: `nll` (nats), `tokens`, and those of `fed.lamp.metrics`.
+
+    Args:
+        private: the users whose stage-2 edits the reader holds; others have neither `stage1+2` nor partner.
+        max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
+        on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
+    """
+    partners = swap_partners([u.user_id for u in users if u.user_id in private])
+    questions: list[Question] = []
+    spans: list[tuple[TestUser, str, slice]] = []
+    for user in users:
+        mine = user.user_id if user.user_id in private else None
+        arms: dict[str, tuple[bool, str | None]] = {"base": (False, None), "stage1": (True, None)}
+        if mine is not None:
+            arms["stage1+2"] = (True, mine)
+            if partners[mine] is not None:
+                arms["swapped"] = (True, partners[mine])
+        for arm, (collective, personal) in arms.items():
+            start = len(questions)
+            for query, row in zip(user.queries, user.rows, strict=True):
+                questions.append(Question(row, collective, personal, (arm, user.user_id, query.id)))
+            spans.append((user, arm, slice(start, len(questions))))
+    losses = reader.losses(questions, on_rows)
+    answers: list[str] | None = None
+    if max_new_tokens:
+        stop = "\n"  # an answer is one line in every LaMP task
+        answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
+    found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
+    for user, arm, span in spans:
+        sums = {"nll": sum(nll for nll, _ in losses[span]), "tokens": float(sum(n for _, n in losses[span]))}
+        if answers is not None:
+            sums |= metrics.statistics(task, [query.gold for query in user.queries], answers[span])
+        found[user.user_id][arm] = sums
+    return found
+
+
+def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """One arm's scores over users: loss per token (all tokens pooled) and the task's metrics; None without users."""
+    if not parts:
+        return None
+    total = metrics.merge(parts)
+    scores = {"loss_per_token": total.pop("nll") / total.pop("tokens")}
+    if total.get("count"):
+        scores |= metrics.scores(task, total)
+    return scores

@@ -1,0 +1,308 @@
+"""The embedded default data: seeded users of LaMP_7's shape, so that a first run needs no download.
+
+Everyday sentences from a small grammar, rewritten by what PerFit assumes users to be:
+
+    collective register   the same for everybody: lower case, no final period, "going to" -> "gonna", ...
+    personal register     one main opener ("omg", "honestly"), one main sign-off ("lol", "#blessed") and own
+                          spellings of frequent words ("really" -> "hella", "friend" -> "bestie"), each kept
+                          to in 19 tweets of 20
+
+A user has 28 tweets as history and 12 queries "paraphrase {plain sentence}" whose gold is the user's own
+tweet of it. User k has opener k mod 48 and sign-off (k + k div 48) mod 48, so the first 2,304 users have
+different habits.
+
+Mean ROUGE-L against the golds (`python -m fed.lamp.synthetic`: seed 0, 20 test users, 240 golds) of
+
+    the plain sentence itself                          0.506    what a copying model gets
+    the sentence in the collective register            0.683    what stage 1 can learn
+    the sentence as the user most likely writes it     0.979    what stage 2 can learn, and no more
+
+Everything is drawn with `random.Random.random()`, whose sequence Python guarantees, seeded by SHA-256 of the
+seed and the user: the same tweets in every process, on every platform, for any number of users.
+Absent on purpose: claims about people. The data can show that a method learns habits, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fed.lamp.tasks import get_task
+from fed.lamp.users import Query, User
+
+USERS = 20  # test users, and as many others
+PROFILE_ITEMS = 28
+QUERIES = 12
+FAITHFUL = 0.95  # probability that a tweet has the main opener, the main sign-off, an own spelling
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split("|"))
+
+
+# --- plain sentences: templates whose {slots} are filled from the inventories below
+
+TEMPLATES = _words(
+    "I am going to {do} with {who} {when}.|"
+    "{who} and I are going to {do} {when}.|"
+    "{who} made {dish} and it was {very} {tasty}.|"
+    "the {thing} at {place} was {very} {quality} {when_past}.|"
+    "I really love the {thing} at {place}.|"
+    "you are going to love the {thing} at {place}.|"
+    "I want to {do} because the weather is {very} {weather}.|"
+    "I need to {chore} before I {do}.|"
+    "do you want to {do} with my friend {when}?|"
+    "the people at {place} were {very} {manner} {when_past}.|"
+    "please {chore} before you {do}.|"
+    "I just {did} and I feel {very} {feeling}.|"
+    "{who} and I found a {very} good {spot}.|"
+    "I have to {chore} and then I can {do}.|"
+    "it is {very} {weather} so I want to {do}.|"
+    "my {pet} was {very} {feeling} {when_past}.|"
+    "I really need {snack} before work {when}.|"
+    "{who} is going to {do} because I am {very} {feeling}.|"
+    "I think {who} is {very} good at {skill}.|"
+    "I can not wait to {do} with {who}.|"
+    "this {thing} is {very} {quality} and you have to try it.|"
+    "the {thing} that my friend likes is at {place}.|"
+    "my day at work was {very} {quality} and I want {snack}.|"
+    "most people at {place} love {snack} and {snack}.|"
+    "are you free to visit {place} with {who} {when}?|"
+    "I am {very} {feeling} because {who} {did}.|"
+    "{who} will {chore} for my friend {when}.|"
+    "it is a good day to {do} at home.|"
+    "I have to work {when} and I am {very} {feeling}.|"
+    "thank you for {snack}, it was {very} {tasty}.|"
+    "it was great to see {who} at {place}.|"
+    "{who} told a great story {when_past}."
+)
+
+SLOTS = {
+    "do": _words(
+        "watch a movie|play cards|go hiking|bake cookies|ride bikes|go swimming|read a book|play tennis|"
+        "paint a wall|see a show|take a nap|eat pizza|go dancing|plant flowers|go fishing|make pasta|"
+        "play chess|walk the dog|go shopping|visit the zoo|build a shelf|go camping|record a song|"
+        "cook dinner|take photos|watch the game"
+    ),
+    "did": _words(
+        "ran five miles|missed the bus|lost a bet|won the quiz|broke a plate|passed the exam|"
+        "fixed the bike|burned the toast|finished a puzzle|cleaned the garage|got a new phone|"
+        "saw a rainbow|forgot the keys|planted a tree|slept ten hours|sold the car|learned a song|"
+        "painted the fence"
+    ),
+    "chore": _words(
+        "wash the dishes|fold the laundry|feed the cat|buy milk|call the bank|fix the sink|pay the bills|"
+        "water the plants|charge the phone|clean the kitchen|take out the trash|answer some mail|"
+        "pack the bags|sweep the floor|print the tickets|walk the dog|mow the lawn|find the keys"
+    ),
+    "who": _words(
+        "my friend|my friend|my sister|my brother|my roommate|my boss|my neighbor|my cousin|my teacher|"
+        "my mom|my dad|my good friend|my uncle|my coach"
+    ),
+    "when": _words(
+        "today|today|tonight|tonight|tomorrow|this morning|this weekend|after work|after lunch|right now|on Friday"
+    ),
+    "when_past": _words("today|today|tonight|this morning|last night|on Sunday|after work"),
+    "place": _words(
+        "the park|the gym|the office|the library|the beach|the mall|the airport|the station|the market|"
+        "the stadium|the bakery|the museum|the lake|the cafe|the school|the pool|the farm|the theater"
+    ),
+    "thing": _words(
+        "music|coffee|view|garden|band|soup|parking|service|pizza|exhibit|team|playlist|burger|lighting|"
+        "art|class|sunset|menu|crowd|popcorn"
+    ),
+    "dish": _words("soup|a pie|tacos|pancakes|a salad|curry|noodles|waffles|a stew|dumplings|lasagna|a cake"),
+    "snack": _words("coffee|some tea|a sandwich|chocolate|a donut|fresh fruit|ice cream|some chips|a bagel|lemonade"),
+    "tasty": _words("good|good|spicy|salty|sweet|fresh|greasy|crunchy"),
+    "quality": _words("good|good|loud|slow|expensive|nice|crowded|weird|cheap|boring|fun"),
+    "weather": _words("good|hot|cold|windy|rainy|nice|foggy|sunny"),
+    "feeling": _words("good|happy|tired|hungry|nervous|excited|proud|sleepy|bored|calm|lazy|silly"),
+    "manner": _words("good to me|loud|friendly|funny|quiet|kind|rude|patient|busy|noisy"),
+    "very": _words("very|very|really|really|so"),
+    "spot": _words("bookstore|diner|trail|barber|taco truck|record shop|viewpoint|skate park|tea house|playground"),
+    "skill": _words("chess|math|cooking|drawing|soccer|guitar|juggling|karaoke|bowling|gardening|poker|baking"),
+    "pet": _words("cat|dog|parrot|hamster|turtle|puppy|kitten|rabbit"),
+}
+
+# --- the collective register: whole words after lower-casing, in this order
+
+COLLECTIVE = tuple(
+    pair.split(">")
+    for pair in _words(
+        "going to>gonna|want to>wanna|have to>gotta|need to>needa|thank you>thx|i am>im|it is>its|"
+        "can not>cant|you>u|are>r|and>n|to>2|for>4|because>cuz|before>b4|please>plz|with>w|tomorrow>tmrw|"
+        "weekend>wknd|just>jus|that>dat|some>sum|then>den"
+    )
+)
+
+# --- the personal register: everyone draws one of each
+
+OPENERS = _words(
+    "ugh|omg|yo fam|honestly|ok so|welp|hey yall|ngl|tbh|dude|bruh|alright folks|guess what|fun fact|"
+    "real talk|listen|wow|yikes|aww|oh man|good grief|heads up|dear diary|psa|fyi|breaking news|confession|"
+    "mood|story time|plot twist|update|hmm|yay|whoa|oof|lowkey|highkey|ahoy|howdy|geez|blimey|crikey|"
+    "hear ye|random thought|hot take|note 2 self|big news|well well"
+)
+SIGN_OFFS = _words(
+    "lol|#blessed|xoxo|smh|xd|haha|lmao|rofl|#yolo|peace out|cheers|ttyl|brb|xx|kthxbye|#winning|#fail|:p|"
+    "woot|meh|sigh|idk|ikr|jk|amirite|or nah|#sorrynotsorry|#nofilter|#goals|much luv|stay tuned|the end|"
+    "period|no cap|js|go figure|who knew|oh well|fr fr|yeehaw|boo yah|cya|later gators|namaste|carpe diem|"
+    "over n out|whatever|innit"
+)
+SPELLINGS = {
+    "really": _words("rly|hella|mad|legit|srsly|totes|proper|wicked"),
+    "very": _words("v|vry|sooo|super|hecka|uber|mega|crazy"),
+    "so": _words("sooo|sew|that|soo|sooooo|so"),
+    "good": _words("dope|fab|ace|gud|lit|fire|rad|goood"),
+    "great": _words("gr8|epic|stellar|grand|greaaat|primo"),
+    "friend": _words("bestie|mate|homie|bff|pal|buddy|amigo|bro"),
+    "today": _words("2day|tday|tdy|todayyy|rn|this day"),
+    "tonight": _words("2nite|tonite|2night|tnite|tonighttt|this eve"),
+    "people": _words("peeps|ppl|folks|humans|peoples|gang"),
+    "love": _words("luv|heart|adore|lurve|looove|stan"),
+    "work": _words("wrk|werk|the grind|da job|workkk|hustle"),
+    "home": _words("da crib|hq|my place|hoome|base|the nest"),
+    "coffee": _words("java|caffeine|cawfee|joe|espresso|coffeee"),
+    "the": _words("da|teh|tha|the|the|le"),
+    "my": _words("mah|me|muh|my|my|ma"),
+    "this": _words("dis|diz|this|this|thiss|tis"),
+}
+
+
+@dataclass(frozen=True)
+class Habits:
+    """A user's personal register: a main opener and an exception, likewise sign-offs, and own spellings."""
+
+    openers: tuple[str, str]
+    sign_offs: tuple[str, str]
+    spellings: dict[str, str]
+
+
+def user_ids(users: int = USERS) -> dict[str, tuple[str, ...]]:
+    """The ids of `users` test users and as many others, by cohort."""
+    return {cohort: tuple(f"{cohort}-{n:04d}" for n in range(users)) for cohort in ("others", "test")}
+
+
+def make_user(user_id: str, *, seed: int = 0) -> User:
+    """The user called `user_id` ("test-0003", "others-0012"). Raises ValueError for any other id."""
+    habits = habits_of(user_id, seed=seed)
+    rng = _generator(seed, user_id, "tweets")
+    plain = _distinct_sentences(rng, PROFILE_ITEMS + QUERIES)
+    tweets = [write_tweet(sentence, habits, rng) for sentence in plain]
+    profile = tuple({"id": f"{user_id}-{n}", "text": tweet} for n, tweet in enumerate(tweets[:PROFILE_ITEMS]))
+    asked = zip(plain[PROFILE_ITEMS:], tweets[PROFILE_ITEMS:], strict=True)
+    instruction = get_task("LaMP_7").instruction
+    queries = tuple(Query(f"{user_id}-q{n}", instruction + text, gold) for n, (text, gold) in enumerate(asked))
+    return User(user_id, profile, queries)
+
+
+def habits_of(user_id: str, *, seed: int = 0) -> Habits:
+    """The personal register of a user. Raises ValueError for an id that `user_ids` does not give."""
+    match = re.fullmatch(r"(test|others)-(\d{4,})", user_id)
+    if match is None:
+        raise ValueError(f"a synthetic user's id must be like 'test-0003' or 'others-0012'; got {user_id!r}")
+    k = 2 * int(match[2]) + (match[1] == "others")
+    rng = _generator(seed, user_id, "habits")
+    spellings = {word: _pick(rng, variants) for word, variants in SPELLINGS.items()}
+    return Habits(
+        _main_and_exception(rng, _shuffled(OPENERS, seed), k),
+        _main_and_exception(rng, _shuffled(SIGN_OFFS, seed), k + k // len(OPENERS)),
+        spellings,
+    )
+
+
+def plain_sentence(rng: random.Random) -> str:
+    """One sentence of ordinary English, 6 to 14 words."""
+    text = re.sub(r"\{(\w+)\}", lambda slot: _pick(rng, SLOTS[slot[1]]), _pick(rng, TEMPLATES))
+    return text[0].upper() + text[1:]
+
+
+def write_tweet(plain: str, habits: Habits, rng: random.Random | None = None) -> str:
+    """The tweet that a user with these habits makes of a plain sentence; without `rng`, the likeliest one."""
+
+    def faithful() -> bool:
+        return rng is None or rng.random() < FAITHFUL
+
+    text = collective_register(plain)
+    for word, spelling in habits.spellings.items():
+        if faithful():
+            text = _replace(text, word, spelling)
+    opener = habits.openers[0 if faithful() else 1]
+    sign_off = habits.sign_offs[0 if faithful() else 1]
+    return f"{opener} {text} {sign_off}"
+
+
+def collective_register(plain: str) -> str:
+    """What everybody's tweets have in common."""
+    text = plain.lower().removesuffix(".")
+    for words, short in COLLECTIVE:
+        text = _replace(text, words, short)
+    return text
+
+
+def _replace(text: str, words: str, by: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(words)}(?!\w)", lambda _: by, text)
+
+
+def _distinct_sentences(rng: random.Random, count: int) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found.setdefault(plain_sentence(rng))
+    return list(found)
+
+
+def _main_and_exception(rng: random.Random, ordered: Sequence[str], k: int) -> tuple[str, str]:
+    main = ordered[k % len(ordered)]
+    return main, _pick(rng, [other for other in ordered if other != main])
+
+
+def _generator(seed: int, user_id: str, purpose: str) -> random.Random:
+    return random.Random(int.from_bytes(_digest(seed, user_id, purpose), "big"))
+
+
+def _shuffled(inventory: Sequence[str], seed: int) -> list[str]:
+    return sorted(inventory, key=lambda entry: _digest(seed, entry, "order"))
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+
+
+def _pick(rng: random.Random, inventory: Sequence[str]) -> str:
+    return inventory[int(rng.random() * len(inventory))]
+
+
+def _ceilings(users: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """What ROUGE gives to answers that know ever more of a user, over the test users' golds."""
+    from fed.lamp import metrics
+
+    task = get_task("LaMP_7")
+    asked = [(one, query) for one in user_ids(users)["test"] for query in make_user(one, seed=seed).queries]
+    golds = [query.gold for _, query in asked]
+    plain = [task.query_text(query) for _, query in asked]
+    shared = [collective_register(text) for text in plain]
+    own = [write_tweet(text, habits_of(one, seed=seed)) for text, (one, _) in zip(plain, asked, strict=True)]
+    named = {"the plain sentence": plain, "in the collective register": shared, "with the user's habits": own}
+    for name, answers in named.items():
+        yield name, metrics.scores(task, metrics.statistics(task, golds, answers))
+
+
+def main(users: int = USERS, seed: int = 0) -> None:
+    """Print two users' samples and how much of the golds can be had without knowing the user."""
+    for user_id in ("test-0000", "test-0001"):
+        user = make_user(user_id, seed=seed)
+        print(f"{user_id}: {len(user.profile)} tweets, {len(user.queries)} queries")
+        for item in user.profile[:4]:
+            print(f"  tweet: {item['text']}")
+        for query in user.queries[:2]:
+            print(f"  query: {query.input}\n   gold: {query.gold}")
+    print(f"ROUGE against the golds of {users} test users, seed {seed}")
+    for name, rouge in _ceilings(users, seed):
+        print(f"  {name:<30} ROUGE-1 {rouge['rouge1']:.3f}  ROUGE-L {rouge['rougeL']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a personalization method is: what it federates, what stays private, how it trains and how it edits rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fed.base_model import BaseModel
+from fed.batching import Row
+from fed.settings import Settings
+from fed.training import UserResult
+
+Tensors = dict[str, Tensor]
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """One user's rows to train on."""
+
+    user_id: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One user's tensors after local training, and what the training did."""
+
+    user_id: str
+    tensors: Tensors
+    result: UserResult
+
+
+class Method(ABC):
+    """A method for one base model's size, made once a run from the settings alone: server and clients agree."""
+
+    def __init__(self, settings: Settings, *, hidden_size: int, blocks: int) -> None:
+        self.settings = settings
+        self.hidden_size = hidden_size
+        self.blocks = blocks
+
+    @abstractmethod
+    def collective_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of the tensors that stage 1 federates, in wire order."""
+
+    @abstractmethod
+    def private_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of one user's private tensors; they never cross the network."""
+
+    @abstractmethod
+    def initial_collective(self) -> Tensors:
+        """What the server starts stage 1 from."""
+
+    @abstractmethod
+    def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
+        """The mean of the clients' collective tensors; `before` is what they started from."""
+
+    @abstractmethod
+    def drift(self, collective: Tensors) -> float:
+        """How far the collective tensors have left the set they should lie in; 0 where there is none."""
+
+    @abstractmethod
+    def train_collective(
+        self,
+        base: BaseModel,
+        start: Tensors,
+        users: Sequence[UserRows],
+        *,
+        round_number: int,
+        proximal_mu: float = 0.0,
+        progress: Progress | None = None,
+    ) -> list[Trained]:
+        """Stage 1 on a node: each user starts from `start` and trains on its own rows."""
+
+    @abstractmethod
+    def train_private(
+        self,
+        base: BaseModel,
+        collective: Tensors,
+        users: Sequence[UserRows],
+        *,
+        progress: Progress | None = None,
+    ) -> list[Trained]:
+        """Stage 2 on a node: each user trains its private tensors over the frozen collective ones."""
+
+    @abstractmethod
+    def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
+        """The base with the collective and these users' private tensors, ready to answer."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row to score or continue. personal: whose private tensors apply, None for nobody's."""
+
+    row: Row
+    collective: bool
+    personal: str | None
+    seed_name: tuple[str, ...] = ()
+
+
+class Reader(ABC):
+    """Scores and continues rows under the edits that each row asks for."""
+
+    @abstractmethod
+    def losses(
+        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
+    ) -> list[tuple[float, int]]:
+        """(summed nll of the completion in nats, its tokens) of each question."""
+
+    @abstractmethod
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int,
+        stop: str | None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        """The text that continues each question's prompt."""

@@ -1,0 +1,196 @@
+"""PerFit: a federated collective LoReFT edit, then each user's private LoReFT edit on top (equations 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from fed import average, stiefel
+from fed.base_model import DTYPES, BaseModel
+from fed.batching import generator
+from fed.generation import Decoding, EditedRow, generate, losses
+from fed.loreft import EditBank, EditShape
+from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
+from fed.positions import Positions
+from fed.settings import Settings
+from fed.training import TrainSettings, train
+
+
+class PerFit(Method):
+    """Collective and private edits share the layers and positions; their ranks differ (paper, section 4)."""
+
+    def __init__(self, settings: Settings, *, hidden_size: int, blocks: int) -> None:
+        super().__init__(settings, hidden_size=hidden_size, blocks=blocks)
+        layers = settings.edited_layers(blocks)
+        self.collective = EditShape(layers, settings.stage1_rank, hidden_size)
+        self.private = EditShape(layers, settings.stage2_rank, hidden_size)
+        self.positions = Positions.parse(settings.positions)
+
+    def collective_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.collective.tensors()
+
+    def private_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.private.tensors()
+
+    def initial_collective(self) -> Tensors:
+        return EditBank.identity(self.collective, [generator(self.settings.seed, "collective")]).tensors(0)
+
+    def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
+        return average.average(name, replies, weights, before)
+
+    def drift(self, collective: Tensors) -> float:
+        return stiefel.orthogonality_error(collective["R"])
+
+    def train_collective(
+        self,
+        base: BaseModel,
+        start: Tensors,
+        users: Sequence[UserRows],
+        *,
+        round_number: int,
+        proximal_mu: float = 0.0,
+        progress: Progress | None = None,
+    ) -> list[Trained]:
+        s = self.settings
+        bank = _on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
+        plan = TrainSettings(
+            epochs=s.local_epochs,
+            batch_size=s.batch_size,
+            rate=s.stage1_lr,
+            clip=s.clip,
+            weight_decay=s.weight_decay,
+            proximal_mu=proximal_mu,
+            token_budget=s.token_budget,
+        )
+        return self._train(base, bank, users, plan, ("stage1", round_number), None, progress)
+
+    def train_private(
+        self,
+        base: BaseModel,
+        collective: Tensors,
+        users: Sequence[UserRows],
+        *,
+        progress: Progress | None = None,
+    ) -> list[Trained]:
+        s = self.settings
+        generators = [generator(s.seed, "private", user.user_id) for user in users]
+        bank = _on_base(EditBank.identity(self.private, generators), base)
+        frozen = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
+        plan = TrainSettings(
+            epochs=s.stage2_epochs,
+            batch_size=s.batch_size,
+            rate=s.stage2_lr,
+            clip=s.clip,
+            weight_decay=s.weight_decay,
+            token_budget=s.token_budget,
+        )
+        return self._train(base, bank, users, plan, ("stage2",), frozen, progress)
+
+    def _train(
+        self,
+        base: BaseModel,
+        bank: EditBank,
+        users: Sequence[UserRows],
+        plan: TrainSettings,
+        purpose: tuple[object, ...],
+        frozen: EditBank | None,
+        progress: Progress | None,
+    ) -> list[Trained]:
+        draws = [generator(self.settings.seed, *purpose, user.user_id) for user in users]
+        rows = [user.rows for user in users]
+        if self.settings.engine == "batched":
+            results = train(base, bank, rows, draws, plan, self.positions, frozen=frozen, on_step=progress)
+        else:
+            one_by_one = train
+            if self.settings.engine == "pyreft":
+                from fed import pyreft_engine
+
+                one_by_one = pyreft_engine.train
+            results = []
+            for i in range(len(users)):
+                own = EditBank.from_tensors(bank.shape, [bank.tensors(i)])
+                results += one_by_one(
+                    base,
+                    own,
+                    rows[i : i + 1],
+                    draws[i : i + 1],
+                    plan,
+                    self.positions,
+                    frozen=frozen,
+                    on_step=progress,
+                )
+                for name, stacked in bank.parameters().items():
+                    stacked[i] = own.parameters()[name][0]
+        bank = bank.to(device="cpu")
+        return [
+            Trained(user.user_id, bank.tensors(i), result)
+            for i, (user, result) in enumerate(zip(users, results, strict=True))
+        ]
+
+    def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
+        shared = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
+        names = sorted(private)
+        bank = EditBank.from_tensors(self.private, [private[name] for name in names]) if names else None
+        return _PerFitReader(self, base, shared, names, _on_base(bank, base) if bank is not None else None)
+
+
+class _PerFitReader(Reader):
+    def __init__(
+        self,
+        method: PerFit,
+        base: BaseModel,
+        collective: EditBank,
+        names: list[str],
+        private: EditBank | None,
+    ) -> None:
+        self._method, self._base = method, base
+        self._collective, self._private = collective, private
+        self._index = {name: i for i, name in enumerate(names)}
+
+    def _rows(self, questions: Sequence[Question]) -> list[EditedRow]:
+        return [
+            EditedRow(q.row, q.collective, None if q.personal is None else self._index[q.personal]) for q in questions
+        ]
+
+    def losses(
+        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
+    ) -> list[tuple[float, int]]:
+        return losses(
+            self._base,
+            self._rows(questions),
+            self._method.positions,
+            collective=self._collective,
+            personal=self._private,
+            token_budget=2 * self._method.settings.token_budget,
+            on_rows=on_rows,
+        )
+
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int,
+        stop: str | None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        s = self._method.settings
+        draws = [generator(s.seed, "decode", *q.seed_name) for q in questions] if s.temperature else None
+        return generate(
+            self._base,
+            self._rows(questions),
+            Decoding(max_new_tokens, s.temperature),
+            self._method.positions,
+            collective=self._collective,
+            personal=self._private,
+            generators=draws,
+            token_budget=4 * s.token_budget,
+            stop=stop,
+            on_rows=on_rows,
+        )
+
+
+def _on_base(bank: EditBank, base: BaseModel) -> EditBank:
+    """The bank on the base's device; float32 whatever the base computes in, float64 under a float64 base."""
+    wide = DTYPES[base.dtype] if base.dtype == "float64" else torch.float32
+    return bank.to(device=base.device, dtype=wide)

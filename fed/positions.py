@@ -1,0 +1,62 @@
+"""Which token positions an edit touches, right under left and right padding.
+
+    all      every token, generated ones too          last     the prompt's last token
+    prompt   every token of the prompt                f3+l3    the prompt's first 3 and last 3 (also f3, l3)
+
+The names for the first and last positions follow LoReFT (Wu et al. 2024, section 4.1).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_FIRST_LAST = re.compile(r"^(?:f(?P<first>\d+))?(?P<plus>\+)?(?:l(?P<last>\d+))?$")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A parsed position rule.
+
+    Attributes:
+        everywhere: every token of the prompt and of the completion.
+        first, last: how many tokens at each end of the prompt; None for all of the prompt.
+    """
+
+    everywhere: bool
+    first: int | None
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> Positions:
+        """`all`, `prompt`, `last`, `fN`, `lM` or `fN+lM`. Raises ValueError otherwise."""
+        if text == "all":
+            return cls(True, None, 0)
+        if text == "prompt":
+            return cls(False, None, 0)
+        if text == "last":
+            return cls(False, 0, 1)
+        match = _FIRST_LAST.fullmatch(text)
+        if match and (match["first"] or match["last"]):
+            both = match["first"] is not None and match["last"] is not None
+            first, last = int(match["first"] or 0), int(match["last"] or 0)
+            if both == bool(match["plus"]) and first + last > 0:
+                return cls(False, first, last)
+        raise ValueError(f"positions must be all, prompt, last, fN, lM or fN+lM (such as f3+l3), got {text!r}")
+
+    def mask(self, prompt: Tensor, tokens: Tensor) -> Tensor:
+        """(B, T) bool, True where the edit applies.
+
+        Args:
+            prompt: (B, T) bool, True on the prompt's tokens. tokens: (B, T) bool, True on all real
+                tokens (prompt and completion). Padding is False in both, on whichever side it is.
+        """
+        if self.everywhere:
+            return tokens
+        if self.first is None:
+            return prompt
+        from_start = prompt.cumsum(-1)
+        from_end = prompt.flip(-1).cumsum(-1).flip(-1)
+        return prompt & ((from_start <= self.first) | (from_end <= self.last))

@@ -1,0 +1,256 @@
+"""The reference engine: one user's training through pyreft's own LoReFT intervention (pyreft 0.1.0).
+
+Source: Wu et al. 2024, LoReFT. Minibatches, loss, schedule, clipping and AdamW's constants are those of
+`fed.training`, the product, which is held against this. The model call, the edit's arithmetic, its positions
+and its orthogonality are pyreft's and pyvene's. What makes the two curves close instead of equal:
+
+- pyreft moves R in coordinates: Rᵀ = B H(X), B a fixed (d, d) orthogonal matrix with random columns, H a
+  product of Householder reflections; AdamW and clipping see X. `fed.training` steps R itself and retracts.
+  A reflection I − 2vvᵀ turns twice as far as v moves, so X takes half the rate here. (One rate for all, as in
+  pyreft's own trainer, moves R twice as far as ours, and the curves part.)
+- AdamW's step depends on the axes. B's are random; `fed.training` steps R in random axes too, but in others
+  (`fed.optimizer.axes_of`). On a random Llama the curves stay within 3 %.
+- Weight decay is AdamW's own, of W and b towards zero; `fed.training` pulls W towards R. X takes none: its
+  diagonal holds the signs of R's rows as −1 and is read through `int()`, so any decay at all makes R zero.
+- Under a bf16 base the edit is added in float32 and rounded once, not rounded and then added.
+
+Traps of pyvene that this module steps around: every model call begins and ends by silently removing *all*
+forward hooks of the model (the frozen edit, the choice of logits, transformers' own captures); building an
+intervention draws from the global generator; a row with fewer positions than its neighbours needs a filler,
+and a filler that repeats a real position counts that position's gradient twice.
+
+Shapes:  L edited layers · r rank · d hidden size · B rows · T tokens
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fed.base_model import BaseModel
+from fed.batching import Batch, Row, minibatches, pad, under_token_budget
+from fed.hooks import EditSession, Stage, decoder_blocks, edited
+from fed.loreft import EditBank
+from fed.optimizer import BETAS, EPSILON
+from fed.positions import Positions
+from fed.training import TrainSettings, UserResult, completion_nll, logits_only_where
+
+ROTATION_RATE = 0.5  # share of the learning rate that X takes; see above
+
+
+def train(
+    base: BaseModel,
+    bank: EditBank,
+    rows: Sequence[Sequence[Row]],
+    generators: Sequence[torch.Generator],
+    settings: TrainSettings,
+    positions: Positions,
+    *,
+    frozen: EditBank | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> list[UserResult]:
+    """Train the one edit of `bank`, in place, by pyreft; arguments and result as in `fed.training.train`.
+
+    Raises:
+        ValueError: pyreft is not installed, more than one user, or a user without rows.
+    """
+    if bank.users != 1 or len(rows) != 1 or len(generators) != 1:
+        raise ValueError(
+            f"engine 'pyreft' trains one user at a time, got {bank.users} edits, "
+            f"{len(rows)} row lists and {len(generators)} generators"
+        )
+    if not rows[0]:
+        raise ValueError("user number 0 has no rows to train on")
+    pyreft = _import_pyreft()
+    own, g = rows[0], generators[0]
+    plan = minibatches(len(own), settings.batch_size, settings.epochs, g)
+    result = UserResult()
+    stages = [Stage(frozen)] if frozen is not None else []
+    with _left_clean(base.model), edited(base.model, stages) as session:
+        reft, interventions = _reft_model(pyreft, base, bank, int(torch.randint(2**62, (), generator=g)))
+        optimizer = _adamw(interventions, settings)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        start = [t.detach().clone() for t in _edit(interventions)]
+        with logits_only_where(base.model) as choose:
+            for step, picked in enumerate(plan):
+                chosen = [own[i] for i in picked]
+                loss = _accumulate(base, reft, chosen, settings, positions, session, choose)
+                if not math.isfinite(loss):
+                    result.error = (
+                        f"the loss is {loss} at step {step + 1}: "
+                        f"a learning rate of {settings.rate} is too large for this base model"
+                    )
+                    break
+                if settings.proximal_mu:
+                    now = zip(_edit(interventions), start, strict=True)
+                    pull = torch.stack([(t - t0).square().sum() for t, t0 in now]).sum()
+                    (0.5 * settings.proximal_mu * pull).backward()
+                if settings.clip > 0:
+                    nn.utils.clip_grad_norm_(parameters, settings.clip)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["share"] * settings.rate_at(step, len(plan))
+                optimizer.step()
+                optimizer.zero_grad()
+                result.steps += 1
+                result.rows += len(chosen)
+                result.step_losses.append(loss)
+                result.step_weights.append(len(chosen))
+                if on_step:
+                    on_step(step + 1, len(plan), loss)
+        _copy_back(interventions, bank)
+    return [result]
+
+
+def _import_pyreft() -> Any:
+    try:
+        with redirect_stdout(io.StringIO()):  # pyvene prints an advertisement of its optional backend
+            return import_module("pyreft")
+    except ImportError as error:
+        raise ValueError(
+            f"engine 'pyreft' needs pyreft, whose import failed ({error}): "
+            "pip install 'pyvene>=0.1.8' datasets && pip install --no-deps pyreft==0.1.0"
+        ) from error
+
+
+@contextmanager
+def _left_clean(model: nn.Module) -> Iterator[None]:
+    """Put back the blocks' hooks, the parameters' requires_grad and the modules' train/eval mode.
+
+    A model call that raises leaves pyvene's hooks behind: `_reft_model` turns its sweeping clean-up off.
+    """
+    blocks = decoder_blocks(model)
+    tables: list[Any] = [t for x in blocks for t in (x._forward_hooks, x._forward_hooks_with_kwargs)]
+    hooks = [(table, dict(table)) for table in tables]
+    trainable = [(p, p.requires_grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for table, before in hooks:
+            table.clear()
+            table.update(before)
+        for p, flag in trainable:
+            p.requires_grad_(flag)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _reft_model(pyreft: Any, base: BaseModel, bank: EditBank, seed: int) -> tuple[Any, list[Any]]:
+    """A ReftModel around the base with the bank's edit in it; its interventions in the bank's layer order.
+
+    Args:
+        seed: of the d − r columns that complete Rᵀ to the parametrization's (d, d) matrix B.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        interventions = [intervention(pyreft, R, W, b) for R, W, b in bank.rows(None)]
+    blocks = decoder_blocks(base.model)
+    path = next(name for name, module in base.model.named_modules() if module is blocks)
+    # A path makes the same hook as "block_output", also for models that pyvene has no table of names for.
+    representations = [
+        {"component": f"{path}[{layer}].output", "low_rank_dimension": bank.shape.rank, "intervention": made}
+        for layer, made in zip(bank.shape.layers, interventions, strict=True)
+    ]
+    config = pyreft.ReftConfig(representations=representations)
+    reft = pyreft.get_reft_model(base.model, config, set_device=False)
+    reft.set_device(base.device, set_model=False)
+    # Else every call drops the frozen edit and the choice of logits.
+    reft._remove_forward_hooks = lambda: None
+    return reft, interventions
+
+
+def intervention(pyreft: Any, R: Tensor, W: Tensor, b: Tensor) -> Any:
+    """pyreft's LoreftIntervention with one layer's R (r, d), W (r, d) and b (r,), on the CPU, in R's dtype.
+
+    pyreft keeps Rᵀ, (d, r). Assigning it goes through the parametrization's right inverse, which completes it
+    to (d, d) and gives it back to rounding, so that training stays on the manifold.
+    """
+    rank, hidden = R.shape
+    made = pyreft.LoreftIntervention(embed_dim=hidden, low_rank_dimension=rank, dtype=R.dtype, dropout=0.0)
+    made.rotate_layer.to(R.dtype)
+    with torch.no_grad():
+        made.rotate_layer.weight = R.detach().cpu().mT.contiguous()
+        made.learned_source.weight.copy_(W)
+        made.learned_source.bias.copy_(b)
+    # pyreft widens h for R but not for W: a bf16 base would meet a float32 W.
+    made.learned_source.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(R.dtype),))
+    return made
+
+
+def _edit(interventions: Sequence[Any]) -> list[Tensor]:
+    """R, W, b of each intervention, as functions of its trainable numbers."""
+    tensors = []
+    for i in interventions:
+        tensors += [i.rotate_layer.weight.mT, i.learned_source.weight, i.learned_source.bias]
+    return tensors
+
+
+def _adamw(interventions: Sequence[Any], settings: TrainSettings) -> torch.optim.AdamW:
+    rotations = [i.rotate_layer.parametrizations.weight.original for i in interventions]
+    sources = [p for i in interventions for p in i.learned_source.parameters()]
+    groups = [
+        {"params": rotations, "share": ROTATION_RATE, "weight_decay": 0.0},
+        {"params": sources, "share": 1.0, "weight_decay": settings.weight_decay},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=BETAS, eps=EPSILON)
+
+
+@torch.no_grad()
+def _copy_back(interventions: Sequence[Any], bank: EditBank) -> None:
+    edits = _edit(interventions)
+    for k in range(len(bank.shape.layers)):
+        for into, trained in zip((bank.R, bank.W, bank.b), edits[3 * k : 3 * k + 3], strict=True):
+            into[0, k] = trained
+
+
+def _accumulate(
+    base: BaseModel,
+    reft: Any,
+    chosen: Sequence[Row],
+    settings: TrainSettings,
+    positions: Positions,
+    session: EditSession,
+    choose: Callable[[Tensor], None],
+) -> float:
+    """Add the gradient of one minibatch's loss; returns the mean over its completion tokens."""
+    labels = sum(len(row.completion) for row in chosen)
+    pad_id = base.tokenizer.pad_token_id
+    pad_id = base.tokenizer.eos_token_id if pad_id is None else pad_id
+    sums = []
+    session.gather()
+    for picked in under_token_budget([len(row) for row in chosen], settings.token_budget):
+        batch = _one_wider(pad([chosen[i] for i in picked], pad_id, base.device))
+        mask = positions.mask(batch.prompt, batch.tokens)
+        session.set_mask(mask)
+        locations = {"sources->base": (None, [unit_locations(mask)] * len(reft.interventions))}
+
+        def forward(_locations: Any = locations, **inputs: Any) -> Any:
+            return reft(inputs, unit_locations=_locations)[1]
+
+        nll, _row = completion_nll(cast(Any, forward), batch, choose)
+        (nll.sum() / labels).backward()
+        sums.append(float(nll.detach().sum()) / labels)
+    return math.fsum(sums)
+
+
+def _one_wider(batch: Batch) -> Batch:
+    """The batch with one more column of padding on the right, which no token sees and no label needs."""
+    tensors = (batch.input_ids, batch.attention_mask, batch.position_ids, batch.prompt, batch.tokens)
+    return Batch(*(torch.cat([t, torch.zeros_like(t[:, :1])], dim=1) for t in tensors))
+
+
+def unit_locations(mask: Tensor) -> list[list[int]]:
+    """(B, T) bool to pyvene's positions: B lists of equal length, filled up with the last column, T − 1.
+
+    pyreft's own fillers point at a pad token that it puts before the row; behind the row it moves no token.
+    """
+    rows = [row.nonzero()[:, 0].tolist() for row in mask]
+    width = max(1, *(len(row) for row in rows))
+    return [row + [mask.shape[1] - 1] * (width - len(row)) for row in rows]

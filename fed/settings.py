@@ -1,0 +1,225 @@
+"""The run's settings: Flower's flat run config, parsed once into a frozen dataclass and checked by rule.
+
+Keys are those of `[tool.flwr.app.config]` in sims/*/pyproject.toml; an error names the key, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fed.average import AVERAGES
+from fed.base_model import DTYPES
+from fed.positions import Positions
+from fed.wire import WIRE_DTYPES
+
+ENGINES = ("batched", "sequential", "pyreft")
+METHODS = ("perfit",)
+COHORTS = ("paper", "all")
+STRATEGIES = (
+    "fedavg",
+    "fedavgm",
+    "fedadam",
+    "fedadagrad",
+    "fedyogi",
+    "fedprox",
+    "fedmedian",
+    "fedtrimmedavg",
+    "krum",
+    "multikrum",
+    "bulyan",
+)
+# These take the mean of the replies as their pseudo-gradient; the others compare replies entry by entry.
+AVERAGING_STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")
+
+
+class SettingsError(ValueError):
+    """A run-config key is unknown, missing, or breaks its rule."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. Field names are the run-config keys with `_` for `-`; 0 means "all" where a count allows it."""
+
+    app: str
+    task: str
+    method: str
+    engine: str
+    base_model: str
+    data: str
+    cohorts: str
+    stage1_users: int
+    stage2_users: int
+    strategy: str
+    rounds: int
+    fraction: float
+    local_epochs: int
+    stage2_epochs: int
+    batch_size: int
+    max_items: int
+    max_length: int
+    layers: str
+    stage1_rank: int
+    stage2_rank: int
+    positions: str
+    stage1_lr: float
+    stage2_lr: float
+    weight_decay: float
+    clip: float
+    average: str
+    wire_dtype: str
+    max_queries: int
+    max_new_tokens: int
+    temperature: float
+    token_budget: int
+    device: str
+    dtype: str
+    seed: int
+    node_timeout: int
+    output_dir: str
+
+    @classmethod
+    def parse(cls, config: Mapping[str, object]) -> Settings:
+        """Check a flat run config. Raises SettingsError at the first key that breaks a rule."""
+        names = {name.replace("_", "-"): name for name in cls.__dataclass_fields__}
+        for key in config:
+            if key not in names:
+                raise SettingsError(f"run config has no key {key!r}; known keys: {', '.join(sorted(names))}")
+        values: dict[str, object] = {}
+        for key, name in names.items():
+            if key not in config:
+                raise SettingsError(f"run config lacks the key {key!r}")
+            values[name] = _typed(key, config[key], str(cls.__dataclass_fields__[name].type))
+        settings = cls(**values)  # type: ignore[arg-type]
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        choices = {
+            "method": METHODS,
+            "engine": ENGINES,
+            "cohorts": COHORTS,
+            "strategy": STRATEGIES,
+            "average": AVERAGES,
+            "wire-dtype": tuple(WIRE_DTYPES),
+            "dtype": ("auto", *DTYPES),
+        }
+        for key, allowed in choices.items():
+            value = getattr(self, key.replace("-", "_"))
+            if value not in allowed:
+                raise SettingsError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+        at_least = {
+            1: (
+                "rounds",
+                "local-epochs",
+                "stage2-epochs",
+                "batch-size",
+                "stage1-rank",
+                "stage2-rank",
+                "node-timeout",
+            ),
+            0: (
+                "stage1-users",
+                "stage2-users",
+                "max-items",
+                "max-queries",
+                "max-new-tokens",
+                "seed",
+                "weight-decay",
+            ),
+            16: ("max-length", "token-budget"),
+        }
+        for low, keys in at_least.items():
+            for key in keys:
+                value = getattr(self, key.replace("-", "_"))
+                if value < low:
+                    raise SettingsError(f"{key} must be at least {low}, got {value}")
+        for key in ("stage1-lr", "stage2-lr"):
+            value = getattr(self, key.replace("-", "_"))
+            if not 0 < value < 1:
+                raise SettingsError(f"{key} must lie between 0 and 1, got {value}")
+        if not 0 < self.fraction <= 1:
+            raise SettingsError(f"fraction must lie in (0, 1], got {self.fraction}")
+        if self.clip < 0 or self.temperature < 0:
+            raise SettingsError(f"clip and temperature must not be negative, got {self.clip} and {self.temperature}")
+        if self.average != "fedavg" and self.strategy not in AVERAGING_STRATEGIES:
+            raise SettingsError(
+                f"strategy {self.strategy!r} compares replies entry by entry, so it needs average='fedavg', "
+                f"got average={self.average!r}"
+            )
+        try:
+            Positions.parse(self.positions)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        self._layer_numbers()
+
+    def _layer_numbers(self) -> tuple[int, ...] | None:
+        if self.layers == "all":
+            return None
+        try:
+            numbers = tuple(int(part) for part in self.layers.split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or sorted(set(numbers)) != list(numbers) or numbers[0] < 0:
+            raise SettingsError(
+                f"layers must be 'all' or rising block numbers from 0 such as '10,16,22', got {self.layers!r}"
+            )
+        return numbers
+
+    def edited_layers(self, blocks: int) -> tuple[int, ...]:
+        """The decoder blocks to edit in a base model of `blocks` blocks. Raises SettingsError for one it has not."""
+        numbers = self._layer_numbers()
+        if numbers is None:
+            return tuple(range(blocks))
+        if numbers[-1] >= blocks:
+            raise SettingsError(f"layers must lie in 0..{blocks - 1} for this base model, got {self.layers!r}")
+        return numbers
+
+    def as_config(self) -> dict[str, object]:
+        """The flat run config again, by key."""
+        return {name.replace("_", "-"): getattr(self, name) for name in self.__dataclass_fields__}
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_config(), sort_keys=True)
+
+    def run_folder(self, run_id: int) -> Path:
+        """Where this run's results go: an absolute path, whatever the working directory of Flower's daemon is.
+
+        A relative output-dir is taken from the checkout that holds `sims/`, or else from the working directory.
+        """
+        return _from_checkout(self.output_dir) / str(run_id)
+
+    @property
+    def data_source(self) -> str:
+        """`data`, a relative folder made absolute in the same way."""
+        return self.data if self.data.split(":")[0] == "synthetic" else str(_from_checkout(self.data))
+
+    @property
+    def base_source(self) -> str:
+        """`base-model`, a relative folder or file made absolute where there is one."""
+        path = _from_checkout(self.base_model)
+        return str(path) if path.exists() or self.base_model.endswith(".gguf") else self.base_model
+
+
+def _from_checkout(path: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_absolute():
+        checkout = Path(__file__).resolve().parents[1]
+        folder = (checkout if (checkout / "sims").is_dir() else Path.cwd()) / folder
+    return folder.resolve()
+
+
+def _typed(key: str, value: object, kind: str) -> object:
+    if kind == "str" and isinstance(value, str) and value:
+        return value
+    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"{key} must be a finite number, got {value}")
+        return float(value)
+    words = {"str": "a text that is not empty", "int": "a whole number", "float": "a number"}
+    raise SettingsError(f"{key} must be {words[kind]}, got {value!r}")

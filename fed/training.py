@@ -1,0 +1,266 @@
+"""Local training of one or many users' edits on the frozen base, in shared batches.
+
+Each user's run is what it would be alone: the user's own minibatches, a loss that is the mean over the
+completion tokens of that minibatch, the user's own gradient clipping, AdamW state, learning-rate schedule and number
+of steps. Users only share forward passes, where every row carries its user's edit. Rows are sorted by length into
+batches under a token budget; a minibatch that spans several batches accumulates its gradient.
+
+Shapes:  U users · B rows · T tokens · N completion tokens in a batch · V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed.base_model import BaseModel
+from fed.batching import Batch, Row, minibatches, pad, under_token_budget
+from fed.hooks import EditSession, Stage, edited
+from fed.loreft import EditBank
+from fed.optimizer import StackedAdamW, axes_of, clip_per_user
+from fed.positions import Positions
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How one stage trains.
+
+    Attributes:
+        rate: peak learning rate. warmup: share of a user's steps with a linearly rising rate, after which
+        it falls linearly to zero (OPPU's schedule); `constant` leaves it at the peak. clip: largest norm of
+        one user's gradient. weight_decay: decoupled, and of W − R and b, so that it pulls an edit to the
+        identity instead of pulling W to zero. proximal_mu: FedProx's pull to where the round started.
+        token_budget: padded tokens of one forward pass.
+    """
+
+    epochs: int
+    batch_size: int
+    rate: float
+    warmup: float = 0.1
+    constant: bool = False
+    clip: float = 0.3
+    weight_decay: float = 0.01
+    proximal_mu: float = 0.0
+    token_budget: int = 1024
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate of a user's step `step` (from 0) of `steps`: a linear warm-up to the peak, then linear to zero.
+
+        As transformers' `linear` schedule, but for the warm-up's first step, which is not wasted on a rate of 0.
+        """
+        if self.constant:
+            return self.rate
+        warm = math.ceil(self.warmup * steps)
+        if step < warm:
+            return self.rate * (step + 1) / (warm + 1)
+        return self.rate * (steps - step) / max(steps - warm, 1)
+
+
+@dataclass
+class UserResult:
+    """What one user's training did: optimizer steps, rows seen, and the loss of each step."""
+
+    steps: int = 0
+    rows: int = 0
+    step_losses: list[float] = field(default_factory=list)
+    step_weights: list[int] = field(default_factory=list)  # rows of each step
+    error: str = ""  # why this user's training stopped early; the others go on
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over all of the training, its steps weighted by their rows."""
+        return math.fsum(w * x for w, x in zip(self.step_weights, self.step_losses, strict=True)) / self.rows
+
+    def epoch_losses(self, epochs: int) -> list[float]:
+        """Mean loss of each epoch, its steps weighted by their rows."""
+        per_epoch = len(self.step_losses) // max(epochs, 1)
+        means = []
+        for e in range(epochs if per_epoch else 0):
+            span = slice(e * per_epoch, (e + 1) * per_epoch)
+            weights = self.step_weights[span]
+            losses = self.step_losses[span]
+            means.append(math.fsum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
+        return means
+
+
+@contextmanager
+def logits_only_where(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
+    """Compute the output projection only at chosen positions, by the model's own code.
+
+    Yields a function that takes a (B, T) bool mask; the logits of the next forward pass are then (1, N, V),
+    the masked positions in row-major order.
+    """
+    chosen: list[Tensor] = []
+    head = model.get_output_embeddings()  # type: ignore[operator]
+
+    def gather(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][chosen[-1]].unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(gather)
+
+    def choose(mask: Tensor) -> None:
+        chosen[:] = [mask]
+
+    try:
+        yield choose
+    finally:
+        handle.remove()
+
+
+def completion_nll(model: nn.Module, batch: Batch, choose: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of each completion token.
+
+    Returns:
+        (nll (N,) float32 or float64, row (N,) int64: which row of the batch each token belongs to).
+    """
+    before = torch.zeros_like(batch.labels)
+    before[:, :-1] = batch.labels[:, 1:]  # the position before a token predicts it
+    choose(before)
+    output = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
+    logits = output.logits[0]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    targets = batch.input_ids[:, 1:][batch.labels[:, 1:]]
+    nll = nn.functional.cross_entropy(logits, targets, reduction="none")
+    return nll, before.nonzero()[:, 0]
+
+
+def train(
+    base: BaseModel,
+    bank: EditBank,
+    rows: Sequence[Sequence[Row]],
+    generators: Sequence[torch.Generator],
+    settings: TrainSettings,
+    positions: Positions,
+    *,
+    frozen: EditBank | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> list[UserResult]:
+    """Train every user's edit in `bank`, in place.
+
+    Args:
+        bank: one edit per user, on the base model's device. rows: the users' rows, in the bank's order.
+        generators: one per user; draws that user's minibatches.
+        frozen: an edit shared by all rows that comes first and does not train (the collective one, in stage 2).
+        on_step: called after each optimizer step with (step, steps, mean loss over the users in it).
+
+    Returns:
+        one result per user.
+    Raises:
+        ValueError: a user without rows. A user whose loss is not finite (the rate is too large for the
+        base) does not raise: it stops training, and its result says so.
+    """
+    if not len(rows) == len(generators) == bank.users:
+        raise ValueError(f"{bank.users} edits need as many row lists and generators")
+    for user, own in enumerate(rows):
+        if not own:
+            raise ValueError(f"user number {user} has no rows to train on")
+    plans = [
+        minibatches(len(own), settings.batch_size, settings.epochs, g) for own, g in zip(rows, generators, strict=True)
+    ]
+    parameters = list(bank.parameters().values())
+    for p in parameters:
+        p.requires_grad_(True)
+        p.grad = torch.zeros_like(p)
+    start = [p.detach().clone() for p in parameters] if settings.proximal_mu else []
+    optimizer = StackedAdamW(parameters, bank.users, [axes_of(bank.R), None, None])
+    results = [UserResult() for _ in rows]
+    stages = ([Stage(frozen)] if frozen is not None else []) + [Stage(bank)]
+    steps = max(len(plan) for plan in plans)
+    try:
+        with edited(base.model, stages) as session, logits_only_where(base.model) as choose:
+            for step in range(steps):
+                active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
+                chosen = {u: [rows[u][i] for i in plans[u][step]] for u in active}
+                losses = _accumulate(base, chosen, settings, positions, session, choose, frozen is not None)
+                for u in active:
+                    if not math.isfinite(losses[u]):
+                        results[u].error = (
+                            f"the loss is {losses[u]} at step {step + 1}: "
+                            f"a learning rate of {settings.rate} is too large for this base model"
+                        )
+                active = [u for u in active if not results[u].error]
+                if not active:
+                    break
+                if settings.proximal_mu:
+                    for p, p0 in zip(parameters, start, strict=True):
+                        p.grad.add_(p.detach() - p0, alpha=settings.proximal_mu)  # type: ignore[union-attr]
+                clip_per_user(parameters, settings.clip)
+                index = torch.tensor(active, device=bank.R.device)
+                rates = [settings.rate_at(step, len(plans[u])) for u in active]
+                _decay(bank, index, [rate * settings.weight_decay for rate in rates])
+                optimizer.step(index, rates)
+                bank.retract_(index)
+                for p in parameters:
+                    p.grad.zero_()  # type: ignore[union-attr]
+                for u in active:
+                    results[u].steps += 1
+                    results[u].rows += len(chosen[u])
+                    results[u].step_losses.append(losses[u])
+                    results[u].step_weights.append(len(chosen[u]))
+                if on_step:
+                    on_step(step + 1, steps, math.fsum(losses[u] for u in active) / len(active))
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+            p.grad = None
+    for u, result in enumerate(results):
+        if not result.error and not all(bool(p[u].isfinite().all()) for p in parameters):
+            result.error = f"its last step is not finite: a learning rate of {settings.rate} is too large"
+    return results
+
+
+@torch.no_grad()
+def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
+    """Pull W towards R and b towards zero: the identity edit, not the edit that deletes a subspace."""
+    factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W)
+    if not bool((factor != 0).any()):
+        return
+    R, W, b = bank.R[users], bank.W[users], bank.b[users]
+    bank.W[users] = W - factor.view(-1, 1, 1, 1) * (W - R)
+    bank.b[users] = b - factor.view(-1, 1, 1) * b
+
+
+def _accumulate(
+    base: BaseModel,
+    chosen: dict[int, list[Row]],
+    settings: TrainSettings,
+    positions: Positions,
+    session: EditSession,
+    choose: Callable[[Tensor], None],
+    has_frozen: bool,
+) -> dict[int, float]:
+    """Add the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens."""
+    flat = [(user, row) for user in sorted(chosen) for row in chosen[user]]
+    labels = {user: sum(len(row.completion) for row in rows) for user, rows in chosen.items()}
+    sums: dict[int, list[float]] = {user: [] for user in chosen}
+    pad_id: Any = base.tokenizer.pad_token_id
+    for picked in under_token_budget([len(row) for _, row in flat], settings.token_budget):
+        users = [flat[i][0] for i in picked]
+        batch = pad(
+            [flat[i][1] for i in picked],
+            base.tokenizer.eos_token_id if pad_id is None else pad_id,
+            base.device,
+        )
+        index = torch.tensor(users, device=base.device)
+        session.set_rows([None, index] if has_frozen else [index], [None, None] if has_frozen else [None])
+        session.gather()
+        session.set_mask(positions.mask(batch.prompt, batch.tokens))
+        nll, row = completion_nll(base.model, batch, choose)
+        weight = torch.tensor([1.0 / labels[u] for u in users], dtype=nll.dtype, device=base.device)
+        (nll * weight[row]).sum().backward()
+        per_row = torch.zeros(len(users), dtype=nll.dtype, device=base.device).index_add_(0, row, nll.detach())
+        for user, value in zip(users, per_row.tolist(), strict=True):
+            sums[user].append(value / labels[user])
+    return {user: math.fsum(values) for user, values in sums.items()}

@@ -1,0 +1,126 @@
+"""The ServerApp: stage 1 rounds, hand-out, stage 2, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fed import methods
+from fed.ledger import Ledger
+from fed.settings import Settings
+from fed.vault import save_tensors
+from server_strategy import page, personalization, report, tables
+from server_strategy.collective import make_strategy
+from server_strategy.nodes import RunError, find_nodes
+from server_strategy.user_grid import Translation, UserGrid
+
+app = ServerApp()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation; a broken rule is one `error:` line, and the run fails."""
+    try:
+        settings = Settings.parse(context.run_config)
+        run(grid, settings, settings.run_folder(context.run_id))
+    except (RunError, ValueError, OSError) as error:
+        say(f"error: {error}")
+        raise
+    except Exception as error:  # a defect of ours or of Flower's: the traceback follows in the log
+        say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        raise
+
+
+def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
+    """The whole run; writes its results to `folder` and returns the report.
+
+    Raises:
+        RunError: the federation cannot go on. ValueError: bad settings or data.
+    """
+    clock = {"total": time.monotonic()}
+    federation = find_nodes(grid, settings.node_timeout)
+    base = federation.base
+    for user in federation.idle:
+        _warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
+    say(
+        f"{settings.app}: {settings.method} on {base['name']}, {base['parameters']:,} parameters, {base['dtype']} on "
+        f"{base['device']}; {len(federation.hosts)} users on {federation.nodes} SuperNodes"
+    )
+    method = methods.make(settings, hidden_size=base["hidden_size"], blocks=base["layers"])
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger()
+    translation = Translation(method.collective_shapes(), settings.wire_dtype)
+    trainers = {user: federation.hosts[user] for user in federation.stage1}
+    testers = {user: federation.hosts[user] for user in federation.stage2}
+    rounds: list[dict[str, Any]] = []
+
+    def on_round(row: dict[str, Any]) -> None:
+        rounds.append(row)
+        report.write_text(folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in rounds))
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        say(
+            f"stage 1: round {row['round']}/{settings.rounds} · {row['users']} users{failed} · "
+            f"training loss {row['loss']:.4f} · {row['seconds']:.1f} s"
+        )
+
+    start = time.monotonic()
+    stage1 = UserGrid(grid, trainers, translation, ledger)
+    strategy = make_strategy(settings, method, translation, on_round)
+    initial = translation.to_record(method.initial_collective())
+    result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=None)  # type: ignore[arg-type]
+    save_tensors(
+        folder / "collective.safetensors",
+        translation.from_record(result.arrays),
+        {"layers": settings.layers, "base": base["fingerprint"], "method": settings.method},
+    )
+    users = list(testers)
+    handed = UserGrid(grid, testers, translation, ledger)
+    handed.round = settings.rounds + 1
+    collective = personalization.hand_out(handed, users, result.arrays)
+    clock["stage1"] = time.monotonic() - start
+
+    start = time.monotonic()
+    say(f"stage 2: {len(users)} users train their private vectors")
+    trained, stage2_losses = personalization.personalize(handed, users, collective, _warn)
+    clock["stage2"] = time.monotonic() - start
+    say(f"stage 2: {len(trained)} users done, loss by epoch {_losses(stage2_losses)} · {clock['stage2']:.1f} s")
+
+    start = time.monotonic()
+    say("evaluation: base, stage 1, stage 1 + 2, swapped")
+    found = personalization.test(handed, users, collective, _warn)
+    clock["evaluate"] = time.monotonic() - start
+
+    clock["total"] = time.monotonic() - clock["total"]
+    done = report.build(
+        settings,
+        method,
+        federation,
+        found=found,
+        rounds=rounds,
+        stage2_losses=stage2_losses,
+        ledger=ledger,
+        seconds=clock,
+    )
+    ledger.write_csv(folder / "bytes.csv")
+    page.write_page(done, folder / "report.html")
+    report.write_text(folder / "report.json", report.as_json(done))
+    say(tables.render([tables.arms_table(done), tables.bytes_table(done)]))
+    say(f"report: {folder / 'report.json'}")
+    return done
+
+
+def _warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def _losses(rows: list[dict[str, float]]) -> str:
+    return " → ".join(f"{row['loss']:.4f}" for row in rows)

@@ -1,0 +1,105 @@
+"""report.json and its companions: what the run did to quality and what it cost in bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fed.evaluation import ARMS, arm_scores
+from fed.lamp.tasks import get_task
+from fed.ledger import Ledger
+from fed.methods import Method
+from fed.settings import Settings
+from server_strategy.nodes import Federation
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by rename, so that a reader never sees half of it."""
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    building.write_text(text, encoding="utf-8")
+    os.replace(building, path)
+
+
+def git_commit() -> str:
+    """The checkout's commit, `+` for uncommitted changes; "unknown" outside a checkout."""
+    folder = Path(__file__).resolve().parents[1]
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def build(
+    settings: Settings,
+    method: Method,
+    federation: Federation,
+    *,
+    found: Mapping[str, Mapping[str, Mapping[str, float]]],
+    rounds: list[dict[str, Any]],
+    stage2_losses: list[dict[str, float]],
+    ledger: Ledger,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The report as a dict.
+
+    Args:
+        found: user -> arm -> additive statistics, as the evaluation returns them.
+    """
+    task = get_task(settings.task)
+    arms = {arm: arm_scores(task, [sums[arm] for sums in found.values() if arm in sums]) for arm in ARMS}
+    users = [
+        {
+            "user_id": user,
+            "arms": {arm: arm_scores(task, [found[user][arm]]) if arm in found[user] else None for arm in ARMS},
+        }
+        for user in sorted(found)
+    ]
+    base = {key: value for key, value in federation.base.items() if key != "fingerprint"}
+    return {
+        "app": settings.app,
+        "method": settings.method,
+        "engine": settings.engine,
+        "seed": settings.seed,
+        "git": git_commit(),
+        "base_model": base,
+        "data": {
+            "source": settings.data,
+            "task": settings.task,
+            "users": len(federation.hosts),
+            "train_items": sum(federation.stage1.values()) + sum(items for items, _ in federation.stage2.values()),
+            "queries": sum(queries for _, queries in federation.stage2.values()),
+        },
+        "settings": settings.as_config(),
+        "arms": arms,
+        "users": users,
+        "bytes": ledger.totals(),
+        "parameters": {
+            "stage1": _count(method.collective_shapes()),
+            "stage2": _count(method.private_shapes()),
+            "base": federation.base["parameters"],
+        },
+        "rounds": rounds,
+        "stage2_losses": stage2_losses,
+        "supernodes": federation.nodes,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def as_json(report: Mapping[str, Any]) -> str:
+    return json.dumps(report, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,157 @@
+"""A Grid whose nodes are users: stock strategies sample and average users, whatever nodes host them.
+
+It packs one wire message per SuperNode (what all its users get, once, and their ids), unpacks the reply into one
+reply per user, sorted by user so that sums do not depend on who answered first, translates arrays between the
+strategies' dtype and the wire's, and enters every user's bytes into the ledger.
+Wrapping the Grid instead of the Strategy keeps the stock strategies' own sampling and accounting right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fed import wire
+from fed.ledger import Entry, Ledger
+from fed.methods.method import Tensors
+from server_strategy.message_size import measure
+
+ERROR_CODE = 100
+
+
+@dataclass(frozen=True)
+class Translation:
+    """How the arrays of a method travel: shapes in wire order, and the dtype on the wire."""
+
+    shapes: dict[str, tuple[int, ...]]
+    wire_dtype: str
+
+    @property
+    def wide(self) -> str:
+        """The dtype that strategies see: float32, or float64 where the wire has it."""
+        return "float64" if self.wire_dtype == "float64" else "float32"
+
+    def to_record(self, tensors: Tensors) -> ArrayRecord:
+        """Tensors as the flat array that strategies see."""
+        return ArrayRecord({"edit": Array(wire.pack({name: tensors[name] for name in self.shapes}, self.wide))})
+
+    def from_record(self, arrays: ArrayRecord) -> Tensors:
+        """The inverse of `to_record`; strategies that compute in float64 are narrowed."""
+        return wire.unpack(arrays["edit"].numpy().astype(self.wide), self.shapes, self.wide)
+
+    def down(self, arrays: ArrayRecord) -> ArrayRecord:
+        """A strategy's arrays as they go on the wire."""
+        return ArrayRecord({"edit": Array(wire.pack(self.from_record(arrays), self.wire_dtype))})
+
+    def up(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Arrays off the wire as a strategy averages them."""
+        return self.to_record(wire.unpack(arrays["edit"].numpy(), self.shapes, self.wire_dtype))
+
+
+class UserGrid(Grid):
+    """Users as nodes 1..U, in the order of `hosts`, over a real Grid of SuperNodes.
+
+    Args:
+        hosts: user id -> id of the SuperNode that hosts it, in sorted order of user ids.
+    """
+
+    def __init__(self, grid: Grid, hosts: dict[str, int], translation: Translation, ledger: Ledger) -> None:
+        self._grid = grid
+        self._names = sorted(hosts)
+        self._hosts = hosts
+        self._translation = translation
+        self._ledger = ledger
+        self.phase = "stage1"
+        self.round = 0
+
+    def number(self, user: str) -> int:
+        """The node id that stands for a user."""
+        return self._names.index(user) + 1
+
+    def user(self, number: int) -> str:
+        return self._names[number - 1]
+
+    def set_run(self, run: object) -> None:
+        self._grid.set_run(run)  # type: ignore[arg-type]
+
+    @property
+    def run(self):  # type: ignore[no-untyped-def]
+        return self._grid.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(range(1, len(self._names) + 1))
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        raise TypeError("a UserGrid sends whole messages: build them with flwr.app.Message")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise TypeError("a UserGrid has no separate push: use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise TypeError("a UserGrid has no separate pull: use send_and_receive")
+
+    def send(self, users: Sequence[str], content: RecordDict, message_type: str) -> dict[str, Message]:
+        """One content to many users; returns user -> reply, sorted by user."""
+        messages = [Message(content, dst_node_id=self.number(u), message_type=message_type) for u in users]
+        return {self.user(reply.metadata.src_node_id): reply for reply in self.send_and_receive(messages)}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        groups: dict[tuple[int, str, int], list[Message]] = defaultdict(list)
+        for message in messages:
+            meta = message.metadata
+            groups[self._hosts[self.user(meta.dst_node_id)], meta.message_type, id(message.content)].append(message)
+        requests: list[Message] = []
+        asked: dict[str, list[Message]] = {}
+        translated: dict[int, RecordDict] = {}
+        for (node, kind, key), group in groups.items():
+            if key not in translated:
+                translated[key] = self._down(group[0].content)
+            group.sort(key=lambda message: message.metadata.dst_node_id)
+            users = [self.user(message.metadata.dst_node_id) for message in group]
+            requests.append(Message(_addressed(translated[key], users), dst_node_id=node, message_type=kind))
+            if asked.setdefault(f"{node}/{kind}", group) is not group:
+                raise ValueError("users of one SuperNode must be sent the same content in one round")
+            for user in users:
+                self._enter(user, "down", _addressed(translated[key], [user]))
+        replies: list[Message] = []
+        for reply in self._grid.send_and_receive(requests, timeout=timeout):
+            replies += self._unpack(reply, asked[f"{reply.metadata.src_node_id}/{reply.metadata.message_type}"])
+        return sorted(replies, key=lambda message: message.metadata.src_node_id)
+
+    def _unpack(self, reply: Message, group: Sequence[Message]) -> list[Message]:
+        if reply.has_error():
+            return [Message(reply.error, reply_to=message) for message in group]
+        records: dict[int, RecordDict] = defaultdict(RecordDict)
+        for key, record in reply.content.items():
+            number, _, name = key.partition("/")
+            records[int(number)][name] = record
+        found = []
+        for place, message in enumerate(group):
+            content = records[place]
+            if "error" in content:
+                reason = str(content.config_records["error"]["reason"])
+                found.append(Message(Error(ERROR_CODE, reason), reply_to=message))
+                continue
+            self._enter(self.user(message.metadata.dst_node_id), "up", content)
+            if "arrays" in content:
+                content = RecordDict({**content, "arrays": self._translation.up(content.array_records["arrays"])})
+            found.append(Message(content, reply_to=message))
+        return found
+
+    def _down(self, content: RecordDict) -> RecordDict:
+        if "arrays" not in content:
+            return content
+        return RecordDict({**content, "arrays": self._translation.down(content.array_records["arrays"])})
+
+    def _enter(self, user: str, direction: str, content: RecordDict) -> None:
+        sizes = measure(content)
+        self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
+
+
+def _addressed(content: RecordDict, users: Sequence[str]) -> RecordDict:
+    return RecordDict({**content, "host": ConfigRecord({"users": json.dumps(list(users))})})

@@ -1,0 +1,198 @@
+"""Shared fixtures: tiny random Llamas with a real tokenizer, trained-looking edits, and an edit engine to compare with.
+
+Nothing here is loaded from disk or from a hub. The reference engine is written against transformers alone and uses
+nothing of `fed.hooks`, `fed.loreft`, `fed.positions` or a cache of keys and values.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from fed.base_model import BaseModel
+from fed.loreft import EditBank, EditShape
+from fed.stiefel import random_rows
+
+torch.set_num_threads(1)  # two cores are shared, and the models are tiny
+# A busy machine is no failure: wall-clock limits of Hypothesis are off.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+
+CHARACTERS = "\n" + string.ascii_letters + string.digits + string.punctuation + " "
+EOS = "</s>"
+HIDDEN, LAYERS, VOCABULARY = 32, 4, 3 + len(CHARACTERS)
+
+
+def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    """One token a character, so that a text of n characters is n tokens; the pad token is EOS unless said."""
+    vocabulary = {text: number for number, text in enumerate([EOS, "<pad>", "<unk>", *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    special = {"eos_token": EOS, "pad_token": EOS, "unk_token": "<unk>"} | special
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+
+
+def make_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
+    """A random Llama whose answers depend on their context, and which ends a text now and then."""
+    config = LlamaConfig(
+        **{
+            "hidden_size": HIDDEN,
+            "intermediate_size": 48,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": 512,
+            "bos_token_id": None,
+            "eos_token_id": 0,
+            "pad_token_id": 0,
+            "attn_implementation": "eager",
+        }
+        | changes
+    )
+    model = LlamaForCausalLM(config)
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.25, generator=noise)
+                if name == "lm_head.weight":
+                    parameter[0] *= 2.5  # the end of a text
+    return model
+
+
+def _exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Float64 all the way: transformers' norm and eager softmax compute in float32 whatever the weights are."""
+    for layer in model.model.layers:
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            setattr(layer, name, _norm_like(getattr(layer, name)))
+    model.model.norm = _norm_like(model.model.norm)
+    model.set_attn_implementation("sdpa")
+    return model
+
+
+def _norm_like(norm: nn.Module) -> nn.RMSNorm:
+    native = nn.RMSNorm(norm.weight.shape[0], eps=norm.variance_epsilon)
+    native.weight = norm.weight
+    return native
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> Callable[..., LlamaForCausalLM]:
+    """The factory of tiny models, for tests that save one to a folder; eager attention."""
+    return make_llama
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """The factory of tokenizers, one token a character."""
+    return make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_base() -> Callable[..., BaseModel]:
+    """A frozen tiny base in the named dtype; the same seed gives the same weights."""
+
+    def make(dtype: str = "float32", seed: int = 0, **changes: Any) -> BaseModel:
+        model = _exact(make_llama(seed, **changes)) if dtype == "float64" else make_llama(seed, **changes)
+        model.to(getattr(torch, dtype)).requires_grad_(False).eval()
+        return BaseModel("tiny", model, make_tokenizer(), dtype, "cpu", "0" * 16)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny32(make_base: Callable[..., BaseModel]) -> BaseModel:
+    return make_base("float32")
+
+
+@pytest.fixture(scope="session")
+def tiny64(make_base: Callable[..., BaseModel]) -> BaseModel:
+    return make_base("float64")
+
+
+@pytest.fixture(scope="session")
+def random_bank() -> Callable[..., EditBank]:
+    """Edits as training leaves them: R orthonormal, W and b some way from the identity edit."""
+
+    def make(
+        users: int = 1,
+        *,
+        layers: Sequence[int] = (1, 2),
+        rank: int = 2,
+        seed: int = 0,
+        scale: float = 0.3,
+        dtype: torch.dtype = torch.float64,
+    ) -> EditBank:
+        draw = torch.Generator().manual_seed(seed)
+        size = (users, len(layers), rank, HIDDEN)
+        R = random_rows(size, draw)
+        W = R + scale * torch.randn(size, generator=draw)
+        b = scale * torch.randn(size[:-1], generator=draw)
+        # float32 rows are orthonormal to 1e-7 only: finish in the dtype that was asked for
+        R = torch.linalg.qr(R.to(dtype).mT).Q.mT.contiguous()
+        return EditBank(EditShape(tuple(layers), rank, HIDDEN), R, W.to(dtype), b.to(dtype))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hooks_of() -> Callable[[nn.Module], int]:
+    """How many forward hooks and pre-hooks hang anywhere in a model: 0 when it is clean."""
+
+    def count(model: nn.Module) -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def reference_logits() -> Callable[..., Tensor]:
+    """Logits (T, V) of one unpadded row under edits, from transformers and the paper's formula alone.
+
+    edits: (bank, user, mask) in the order of composition; mask: T bools, where that edit applies.
+    """
+
+    def hook(R: Tensor, W: Tensor, b: Tensor, mask: Sequence[bool]) -> Callable[..., Tensor]:
+        def edit(_module: nn.Module, _inputs: Any, h: Tensor) -> Tensor:
+            out = h.clone()
+            for t in (t for t, applies in enumerate(mask) if applies):
+                x = h[0, t]
+                out[0, t] = x + R.T @ (W @ x + b - R @ x)
+            return out
+
+        return edit
+
+    def logits(base: BaseModel, ids: Sequence[int], edits: Sequence[tuple[EditBank, int, Sequence[bool]]]) -> Tensor:
+        handles = []
+        for bank, user, mask in edits:
+            for place, layer in enumerate(bank.shape.layers):
+                R, W, b = (bank.parameters()[name][user, place].detach() for name in ("R", "W", "b"))
+                handles.append(base.model.model.layers[layer].register_forward_hook(hook(R, W, b, mask)))
+        try:
+            with torch.no_grad():
+                return base.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return logits
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama and its tokenizer in a folder, as a user would have a base model."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    make_llama().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder

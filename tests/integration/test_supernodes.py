@@ -1,0 +1,82 @@
+"""Which node hosts whom changes nothing but rounding."""
+
+from __future__ import annotations
+
+import pytest
+
+from fed.ledger import DIRECTIONS, PHASES
+from tests.integration.in_process import federate
+
+
+def all_losses(report: dict, arms: tuple[str, ...]) -> list[float]:
+    pooled = [report["arms"][arm]["loss_per_token"] for arm in arms]
+    own = [user["arms"][arm]["loss_per_token"] for user in report["users"] for arm in arms]
+    return pooled + own + [row["loss"] for row in report["rounds"]]
+
+
+@pytest.mark.parametrize("cohorts", ["paper", "all"])
+@pytest.mark.parametrize("nodes", [2, 6, 12])
+def test_any_number_of_supernodes_gives_the_same_losses_in_float64(settings, tmp_path, cohorts, nodes):
+    arms = ("base", "stage1", "stage1+2")
+    reports = []
+    for count in (1, nodes):
+        short = settings(dtype="float64", wire_dtype="float64", cohorts=cohorts, output_dir=str(tmp_path / f"{count}"))
+        reports.append(federate(short, count)[0])
+    assert all_losses(reports[1], arms) == pytest.approx(all_losses(reports[0], arms), rel=1e-9, abs=1e-9)
+    assert [user["user_id"] for user in reports[0]["users"]] == [user["user_id"] for user in reports[1]["users"]]
+
+
+def test_two_runs_with_the_same_seed_and_nodes_are_identical_bit_for_bit(settings, tmp_path):
+    first, second = (federate(settings(output_dir=str(tmp_path / name)), 2)[0] for name in ("a", "b"))
+    assert first["arms"] == second["arms"]
+    assert first["users"] == second["users"]
+
+
+def test_another_seed_gives_another_run(settings, tmp_path):
+    first, second = (federate(settings(seed=s, output_dir=str(tmp_path / str(s))), 2)[0] for s in (0, 1))
+    assert first["arms"]["stage1"] != second["arms"]["stage1"]
+
+
+def test_a_user_alone_on_its_node_has_no_swapped_arm(settings):
+    report, _, _ = federate(settings(stage1_users=2, stage2_users=3), 3)
+    assert report["arms"]["swapped"] is None
+    assert all(user["arms"]["swapped"] is None for user in report["users"])
+
+
+def test_the_ledger_counts_payloads_of_every_user_as_the_edit_times_its_messages(settings):
+    short = settings(stage1_users=4, fraction=0.5)
+    report, _, folder = federate(short, 2)
+    edit = 4 * report["parameters"]["stage1"]
+    totals = report["bytes"]
+    testers = len(report["users"])
+    assert totals["stage1"]["down"]["payload"] == edit * (short.rounds * 2 + testers)
+    assert totals["stage1"]["up"]["payload"] == edit * short.rounds * 2
+    for phase in ("stage2", "evaluate"):
+        for direction in DIRECTIONS:
+            cell = totals[phase][direction]
+            assert (cell["payload"], cell["record"], cell["messages"]) == (0, 0, testers)
+            assert cell["wire"] > 0
+    rows = (folder / "bytes.csv").read_text().splitlines()
+    assert len(rows) == 1 + sum(totals[p][d]["messages"] for p in PHASES for d in DIRECTIONS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_narrow_wire_dtype_halves_the_payload(settings, tmp_path, dtype):
+    wide, _, _ = federate(settings(output_dir=str(tmp_path / "wide")), 1)
+    narrow, _, _ = federate(settings(wire_dtype=dtype, output_dir=str(tmp_path / "narrow")), 1)
+    for direction in DIRECTIONS:
+        assert 2 * narrow["bytes"]["stage1"][direction]["payload"] == wide["bytes"]["stage1"][direction]["payload"]
+    assert narrow["arms"]["stage1"]["loss_per_token"] == pytest.approx(
+        wide["arms"]["stage1"]["loss_per_token"], rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "average"),
+    [(s, "svd") for s in ("fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")]
+    + [(s, "fedavg") for s in ("fedavg", "fedadam", "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")],
+)
+def test_stock_strategies_run_over_users(settings, strategy, average):
+    report, _, _ = federate(settings(strategy=strategy, average=average, fraction=1.0, max_new_tokens=0), 2)
+    assert [row["users"] for row in report["rounds"]] == [6, 6]
+    assert report["arms"]["stage1"]["loss_per_token"] != report["arms"]["base"]["loss_per_token"]

@@ -1,0 +1,153 @@
+"""`python sims/compare_comm.py`: tables, files and figures of the analytic part, and how it refuses bad values."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+SIMS = Path(__file__).resolve().parents[2] / "sims"
+METHODS = ["perfit", "oppu", "lora-p", "lora-c", "ffa-lora", "fedsa-lora"]
+
+
+@pytest.fixture
+def command(monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.syspath_prepend(str(SIMS))
+    return importlib.import_module("compare_comm").main
+
+
+@pytest.fixture
+def report(command, tmp_path):
+    def run(*arguments):
+        file = tmp_path / "deep" / "report.json"
+        assert command(["--analytic", "--json", str(file), *arguments]) == 0
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_the_command_itself_prints_the_papers_table_and_writes_json(tmp_path):
+    pytest.importorskip("rich")
+    file = tmp_path / "report.json"
+    line = [sys.executable, str(SIMS / "compare_comm.py"), "--analytic", "--json", str(file)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "92.93 %" in done.stdout and "92.3 %" in done.stdout and "40.63 GiB" in done.stdout
+    assert "393,216" in done.stdout and "0.0010 %" in done.stdout and "98.44 %" in done.stdout
+    assert "not built yet" not in done.stdout
+    assert set(json.loads(file.read_text())) == {
+        "model", "settings", "paper_table", "paper_mean_reduction_percent", "flowertune", "methods", "scenarios",
+        "notes",
+    }  # fmt: skip
+
+
+def test_the_json_has_the_keys_that_readers_look_for(report):
+    found = report()
+    assert [set(row) for row in found["paper_table"]] == 12 * [
+        {"task", "stage", "perfit_parameters", "percent_of_base", "oppu_parameters", "reduction_percent"}
+    ]
+    assert found["paper_mean_reduction_percent"] == 92.93 and found["flowertune"]["total_gib"] == 40.63
+    assert found["model"]["parameters"] == 6_738_415_616
+    assert [row["method"] for row in found["methods"]] == METHODS
+    assert set(found["scenarios"]) == {"federated", "storage", "serving"}
+    assert len(found["scenarios"]["storage"]) == len(found["scenarios"]["serving"]) == 3 * len(METHODS)
+
+
+def test_the_options_reach_the_numbers(report):
+    found = report(
+        "--model", "smollm2-135m", "--users", "40", "--rounds", "5", "--fraction", "0.25", "--wire-dtype", "bfloat16",
+        "--sum-ranks", "24,12", "--uses-per-day", "3",
+    )  # fmt: skip
+    perfit = found["scenarios"]["federated"][0]
+    message = 24 * (2 * 576 + 1) * 2
+    assert perfit["message_down"] == perfit["message_up"] == message
+    assert perfit["sampled"] == 10 and perfit["total"] == message * (2 * 10 * 5 + 40)
+    assert found["scenarios"]["serving"][0]["day"] == 3 * 12 * (2 * 576 + 1) * 2
+    assert found["paper_table"][0]["oppu_parameters"] == 6_291_456  # the paper's model, whatever --model is
+
+
+def test_a_folder_serves_as_the_model(report, tiny_llama, tmp_path):
+    tiny_llama().config.save_pretrained(tmp_path / "mine")
+    found = report("--model", str(tmp_path / "mine"))
+    assert found["model"]["name"] == "mine" and found["model"]["hidden_size"] == 32
+
+
+def test_tables_and_figures_are_written_for_each_scenario(command, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert command(["--analytic", "--out", str(tmp_path / "out")]) == 0
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {
+        f"{name}.{kind}"
+        for name in ("paper_table", "methods", "federated", "storage", "serving")
+        for kind in ("csv", "json")
+    } | {f"{name}.{kind}" for name in ("federated", "storage", "serving") for kind in ("png", "svg")}
+    for name in ("federated", "storage", "serving"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        svg = ElementTree.parse(tmp_path / "out" / f"{name}.svg")
+        words = " ".join("".join(element.itertext()) for element in svg.iter("{http://www.w3.org/2000/svg}text"))
+        assert "llama-2-7b" in words and all(method in words for method in METHODS)
+        with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        same = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        assert [{key: str(value) for key, value in row.items()} for row in same] == rows
+
+
+def test_equal_options_give_equal_figures(command, tmp_path):
+    pytest.importorskip("matplotlib")
+    for folder in ("a", "b"):
+        assert command(["--analytic", "--model", "smollm2-135m", "--out", str(tmp_path / folder)]) == 0
+    for name in ("federated.svg", "storage.svg", "serving.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_smallest_values_still_draw(command, tmp_path):
+    pytest.importorskip("matplotlib")
+    smallest = ["--users", "1", "--rounds", "0", "--uses-per-day", "0", "--sum-ranks", "1,1"]
+    assert command(["--analytic", "--model", "smollm2-135m", "--out", str(tmp_path), *smallest]) == 0
+
+
+def test_without_analytic_it_says_that_nothing_was_measured(command, capsys):
+    assert command(["--model", "smollm2-135m"]) == 0
+    assert "measured comparison of all methods is not built yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--users", "0"], "users must be at least 1, got 0"),
+        (["--rounds", "-1"], "rounds must not be negative, got -1"),
+        (["--fraction", "1.5"], "fraction must lie in (0, 1], got 1.5"),
+        (["--fraction", "nan"], "fraction must lie in (0, 1], got nan"),
+        (["--sum-ranks", "64"], "sum-ranks must be two whole numbers such as 64,32, got '64'"),
+        (["--sum-ranks", "64,0"], "must be at least 1, got 0"),
+        (["--uses-per-day", "-1"], "uses-per-day must not be negative, got -1"),
+        (["--model", "./nowhere"], "got './nowhere'"),
+        (["--json", "/proc/nowhere/report.json", "--model", "smollm2-135m"], "/proc/nowhere"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_exit_code_1(command, capsys, arguments, said):
+    assert command(["--analytic", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--users", "many"], ["--wire-dtype", "int8"], ["--no-such-option"]])
+def test_a_bad_option_is_one_line_and_exit_code_2(command, capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        command(arguments)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_help_names_every_option_and_shows_examples(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command(["--help"])
+    text = capsys.readouterr().out
+    for option in ("--analytic", "--json", "--out", "--model", "--users", "--rounds", "--fraction", "--wire-dtype"):
+        assert option in text
+    assert "python sims/compare_comm.py --analytic" in text

@@ -1,0 +1,87 @@
+"""`sims/run.py` on real Flower and Ray: it waits, fails when the run fails, and its last line is the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fed.vault import PERSONAL
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def sims_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(REPOSITORY / "sims" / "lamp7"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def short(tiny_base: Path, folder: Path, more: str = "") -> str:
+    return (
+        f'base-model="{tiny_base}" layers="1,2" data="synthetic:6" rounds=2 max-items=4 max-queries=2 '
+        f'max-new-tokens=4 output-dir="{folder}" {more}'
+    )
+
+
+def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_base, tmp_path):
+    done = sims_run(
+        "-c", short(tiny_base, tmp_path), "--federation-config", "num-supernodes=3 client-resources-num-cpus=1"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = Path(done.stdout.strip().splitlines()[-1])
+    report = json.loads(path.read_text())
+    assert report["supernodes"] == 3
+    assert len(report["users"]) == 6 and len(report["rounds"]) == 2
+    assert {p.name for p in path.parent.iterdir()} == {
+        "bytes.csv",
+        "collective.safetensors",
+        "report.html",
+        "report.json",
+        "rounds.jsonl",
+        "run.log",
+        "vault",
+    }
+    assert len(list((path.parent / "vault").glob(f"*/{PERSONAL}"))) == 6
+    for words in (
+        "stage 1: round 2/2",
+        "stage 2, node 2, 2 users: step",
+        "stage 1 + 2",
+        "peak memory of all processes",
+    ):
+        assert words in done.stdout
+
+
+def test_a_run_whose_server_raises_exits_non_zero_with_one_line(tiny_base, tmp_path):
+    done = sims_run("-c", short(tiny_base, tmp_path, "method='perfit'").replace('"1,2"', '"1,9"'))
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: layers must lie in 0..3")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ('data="/nowhere"', "/nowhere"),
+        ("rounds=0", "rounds must be at least 1, got 0"),
+        ('rounds="two"', "rounds must be a whole number, got 'two'"),
+        ("no-such-key=1", "no key 'no-such-key'"),
+        ('average="median"', "average must be one of"),
+        ('base-model="/nowhere/model.gguf"', "base-model GGUF file must exist"),
+        ("rounds", "key=value"),
+    ],
+)
+def test_a_mistake_costs_seconds_and_gives_one_line(override, words):
+    done = sims_run("-c", override)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_that_is_no_app_is_refused(tmp_path):
+    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "must be a folder with a pyproject.toml" in done.stderr

@@ -1,0 +1,80 @@
+"""Every app's pyproject.toml is one that Flower and this project accept."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fed.lamp.tasks import get_task
+from fed.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FILES = sorted((CHECKOUT / "sims").glob("*/pyproject.toml"))
+
+
+def apps_of(source: str) -> list[str]:
+    """How `app` is bound at the top of a module: "plain" is what Flower's check of the source finds."""
+    kinds = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["app"]:
+            kinds.append("plain")
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "app":
+            kinds.append("annotated")
+        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == "app" for a in node.names):
+            kinds.append("imported")
+    return kinds
+
+
+@pytest.fixture(params=FILES, ids=[file.parent.name for file in FILES])
+def file(request):
+    return request.param
+
+
+@pytest.fixture
+def parsed(file):
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def test_there_are_apps_to_check():
+    assert {"lamp4", "lamp7"} <= {file.parent.name for file in FILES}
+
+
+def test_an_app_that_flower_could_not_find_is_told_apart():
+    assert apps_of("x = 1\napp = ClientApp()\n@app.train()\ndef f(): ...") == ["plain"]
+    assert apps_of("app: ClientApp = ClientApp()") == ["annotated"]
+    assert apps_of("from a import app") == ["imported"] and apps_of("def f():\n    app = 1") == []
+
+
+def test_the_run_config_is_accepted_and_names_its_own_app(file, parsed):
+    settings = Settings.parse(parsed["tool"]["flwr"]["app"]["config"])
+    assert settings.app == file.parent.name == parsed["project"]["name"]
+    assert settings.output_dir == f"runs/{settings.app}"
+    assert get_task(settings.task).name == settings.task
+
+
+def test_the_run_config_is_flat_scalars(parsed):
+    """Flower's override check and its wire format know texts, numbers and booleans only."""
+    assert all(isinstance(value, str | int | float) for value in parsed["tool"]["flwr"]["app"]["config"].values())
+
+
+def test_the_components_are_the_two_apps_of_this_checkout(parsed):
+    components = parsed["tool"]["flwr"]["app"]["components"]
+    assert components == {"serverapp": "server_strategy.app:app", "clientapp": "clients.app:app"}
+    for component in components.values():
+        module, _, attribute = component.partition(":")
+        source = (CHECKOUT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert attribute == "app" and apps_of(source) == ["plain"]
+
+
+def test_no_dependency_is_listed_for_flower_would_resolve_a_second_environment(parsed):
+    assert parsed["project"]["dependencies"] == []
+
+
+def test_no_federation_is_listed_for_flower_would_rewrite_the_file(parsed):
+    assert "federations" not in parsed["tool"]["flwr"]
+
+
+def test_the_name_is_one_that_flower_accepts(parsed):
+    name = parsed["project"]["name"]
+    assert name.isascii() and name.replace("-", "").isalnum()
