@@ -56,6 +56,14 @@ def _session(base: BaseModel, collective: EditBank | None, personal: EditBank | 
         yield session
 
 
+def _where(
+    positions: Positions, personal_positions: Positions | None, collective: EditBank | None, personal: EditBank | None
+) -> list[Positions]:
+    """The positions of each stage that `_session` opens."""
+    own = personal_positions or positions
+    return [p for p, bank in ((positions, collective), (own, personal)) if bank is not None]
+
+
 def _set_rows(
     session: EditSession,
     rows: Sequence[EditedRow],
@@ -87,10 +95,15 @@ def losses(
     *,
     collective: EditBank | None = None,
     personal: EditBank | None = None,
+    personal_positions: Positions | None = None,
     token_budget: int = 2048,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[tuple[float, int]]:
-    """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included."""
+    """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
+
+    `personal_positions`: where the personalized edits apply; None: at `positions`, as the collective one.
+    """
+    where = _where(positions, personal_positions, collective, personal)
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     pad_id = _pad_id(base)
     with _session(base, collective, personal) as session, logits_only_where(base.model) as choose:
@@ -98,7 +111,7 @@ def losses(
             chosen = [rows[i] for i in picked]
             batch = pad([row.row for row in chosen], pad_id, base.device)
             _set_rows(session, chosen, collective is not None, personal is not None, base.device)
-            session.set_mask(positions.mask(batch.prompt, batch.tokens))
+            session.set_masks([p.mask(batch.prompt, batch.tokens) for p in where])
             nll, row_of = completion_nll(base.model, batch, choose)
             sums = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, row_of.cpu(), nll.double().cpu())
             for i, edited_row, value in zip(picked, chosen, sums.tolist(), strict=True):
@@ -117,6 +130,7 @@ def generate(
     *,
     collective: EditBank | None = None,
     personal: EditBank | None = None,
+    personal_positions: Positions | None = None,
     generators: Sequence[torch.Generator] | None = None,
     token_budget: int = 4096,
     stop: str | None = None,
@@ -128,10 +142,12 @@ def generate(
 
     Args:
         generators: one per row, for temperature > 0. stop: such as a line break, where a task's answer is
-        one line. token_budget: padded prompt and new tokens of one batch, which bounds the cache.
+        one line. personal_positions: as in `losses`. token_budget: padded prompt and new tokens of one
+        batch, which bounds the cache.
     Returns:
         the new text of each row, in order.
     """
+    where = _where(positions, personal_positions, collective, personal)
     texts = [""] * len(rows)
     sizes = [len(row.row.prompt) + decoding.max_new_tokens for row in rows]
     with _session(base, collective, personal) as session:
@@ -139,7 +155,7 @@ def generate(
             chosen = [rows[i] for i in picked]
             draws = [generators[i] for i in picked] if generators is not None else None
             flags = (collective is not None, personal is not None)
-            ids = _decode(base, chosen, decoding, positions, session, flags, draws, stop)
+            ids = _decode(base, chosen, decoding, where, session, flags, draws, stop)
             for i, new in zip(picked, ids, strict=True):
                 text = base.tokenizer.decode(new, skip_special_tokens=True)
                 texts[i] = text.strip().split(stop)[0] if stop else text
@@ -152,7 +168,7 @@ def _decode(
     base: BaseModel,
     rows: Sequence[EditedRow],
     decoding: Decoding,
-    positions: Positions,
+    positions: Sequence[Positions],
     session: EditSession,
     flags: tuple[bool, bool],
     generators: Sequence[torch.Generator] | None,
@@ -161,7 +177,7 @@ def _decode(
     device, eos = base.device, base.tokenizer.eos_token_id
     batch = pad([row.row for row in rows], _pad_id(base), device, left=True, prompts_only=True)
     _set_rows(session, rows, *flags, device)
-    session.set_mask(positions.mask(batch.prompt, batch.tokens))
+    session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
     cache = DynamicCache(config=base.model.config)
     alive = list(range(len(rows)))
     new: list[list[int]] = [[] for _ in rows]
@@ -197,7 +213,7 @@ def _decode(
             alive = [alive[k] for k in keep]
             _set_rows(session, [rows[i] for i in alive], *flags, device)
         # A generated token belongs to the completion: only `all` edits it.
-        session.set_mask(torch.full((len(alive), 1), positions.everywhere, device=device))
+        session.set_masks([torch.full((len(alive), 1), p.everywhere, device=device) for p in positions])
     return new
 
 

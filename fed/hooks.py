@@ -49,35 +49,37 @@ class EditSession:
     """The stages in force, and the mask of the coming forward pass. Made by `edited`."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self._stages = list(stages)
-        self._per_layer: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor | None]]] = {}
-        self._mask: Tensor | None = None
+        self.stages = list(stages)
+        self._per_layer: dict[int, list[tuple[Tensor, Tensor, Tensor, int]]] = {}  # … and the stage's number
+        self._masks: list[Tensor | None] = [None] * len(self.stages)
 
     @property
     def layers(self) -> list[int]:
-        return sorted({layer for stage in self._stages for layer in stage.bank.shape.layers})
+        return sorted({layer for stage in self.stages for layer in stage.bank.shape.layers})
 
     def set_rows(self, indices: Sequence[Tensor | None], actives: Sequence[Tensor | None]) -> None:
         """Choose, stage by stage, whose edit each row takes and which rows are edited."""
-        for stage, index, active in zip(self._stages, indices, actives, strict=True):
+        for stage, index, active in zip(self.stages, indices, actives, strict=True):
             stage.index, stage.active = index, active
         self._per_layer.clear()
 
-    def set_mask(self, mask: Tensor) -> None:
-        """(B, T) bool: where the coming forward pass is edited (see `Positions.mask`)."""
-        self._mask = mask
+    def set_masks(self, masks: Sequence[Tensor | None]) -> None:
+        """Per stage, (B, T) bool: where the coming forward pass is edited (see `Positions.mask`); None: everywhere."""
+        if len(masks) != len(self.stages):
+            raise ValueError(f"{len(self.stages)} stages need as many masks, got {len(masks)}")
+        self._masks = list(masks)
 
     def gather(self) -> None:
         """Pick the rows' edits out of the banks; once per set of rows, kept over decoding steps."""
         self._per_layer.clear()
-        for stage in self._stages:
+        for number, stage in enumerate(self.stages):
             rows = stage.bank.rows(stage.index)
             for layer, (R, W, b) in zip(stage.bank.shape.layers, rows, strict=True):
-                self._per_layer.setdefault(layer, []).append((R, W, b, stage.active))
+                self._per_layer.setdefault(layer, []).append((R, W, b, number))
 
     def apply(self, layer: int, h: Tensor) -> Tensor:
-        for R, W, b, active in self._per_layer[layer]:
-            mask = self._mask
+        for R, W, b, number in self._per_layer[layer]:
+            mask, active = self._masks[number], self.stages[number].active
             if active is not None:
                 rows = active.unsqueeze(-1)
                 mask = rows.expand(h.shape[:2]) if mask is None else mask & rows

@@ -54,6 +54,7 @@ def train(
     positions: Positions,
     *,
     frozen: EditBank | None = None,
+    frozen_positions: Positions | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[UserResult]:
     """Train the one edit of `bank`, in place, by pyreft; arguments and result as in `fed.training.train`.
@@ -73,6 +74,7 @@ def train(
     plan = minibatches(len(own), settings.batch_size, settings.epochs, g)
     result = UserResult()
     stages = [Stage(frozen)] if frozen is not None else []
+    where = [frozen_positions or positions for _ in stages]
     with _left_clean(base.model), edited(base.model, stages) as session:
         reft, interventions = _reft_model(pyreft, base, bank, int(torch.randint(2**62, (), generator=g)))
         optimizer = _adamw(interventions, settings)
@@ -81,7 +83,7 @@ def train(
         with logits_only_where(base.model) as choose:
             for step, picked in enumerate(plan):
                 chosen = [own[i] for i in picked]
-                loss = _accumulate(base, reft, chosen, settings, positions, session, choose)
+                loss = _accumulate(base, reft, chosen, settings, positions, where, session, choose)
                 if not math.isfinite(loss):
                     result.error = (
                         f"the loss is {loss} at step {step + 1}: "
@@ -216,6 +218,7 @@ def _accumulate(
     chosen: Sequence[Row],
     settings: TrainSettings,
     positions: Positions,
+    frozen_positions: Sequence[Positions],
     session: EditSession,
     choose: Callable[[Tensor], None],
 ) -> float:
@@ -228,7 +231,7 @@ def _accumulate(
     for picked in under_token_budget([len(row) for row in chosen], settings.token_budget):
         batch = _one_wider(pad([chosen[i] for i in picked], pad_id, base.device))
         mask = positions.mask(batch.prompt, batch.tokens)
-        session.set_mask(mask)
+        session.set_masks([p.mask(batch.prompt, batch.tokens) for p in frozen_positions])
         locations = {"sources->base": (None, [unit_locations(mask)] * len(reft.interventions))}
 
         def forward(_locations: Any = locations, **inputs: Any) -> Any:

@@ -65,6 +65,7 @@ class Settings:
     stage1_rank: int
     stage2_rank: int
     positions: str
+    stage2_positions: str
     stage1_lr: float
     stage2_lr: float
     weight_decay: float
@@ -152,6 +153,8 @@ class Settings:
             )
         try:
             Positions.parse(self.positions)
+            if self.stage2_positions != "same":
+                Positions.parse(self.stage2_positions)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         self._layer_numbers()

@@ -145,6 +145,7 @@ def train(
     positions: Positions,
     *,
     frozen: EditBank | None = None,
+    frozen_positions: Positions | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[UserResult]:
     """Train every user's edit in `bank`, in place.
@@ -153,6 +154,7 @@ def train(
         bank: one edit per user, on the base model's device. rows: the users' rows, in the bank's order.
         generators: one per user; draws that user's minibatches.
         frozen: an edit shared by all rows that comes first and does not train (the collective one, in stage 2).
+        frozen_positions: where that one applies; None: at `positions` too.
         on_step: called after each optimizer step with (step, steps, mean loss over the users in it).
 
     Returns:
@@ -177,13 +179,14 @@ def train(
     optimizer = StackedAdamW(parameters, bank.users, [axes_of(bank.R), None, None])
     results = [UserResult() for _ in rows]
     stages = ([Stage(frozen)] if frozen is not None else []) + [Stage(bank)]
+    where = [frozen_positions or positions, positions][-len(stages) :]
     steps = max(len(plan) for plan in plans)
     try:
         with edited(base.model, stages) as session, logits_only_where(base.model) as choose:
             for step in range(steps):
                 active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
                 chosen = {u: [rows[u][i] for i in plans[u][step]] for u in active}
-                losses = _accumulate(base, chosen, settings, positions, session, choose, frozen is not None)
+                losses = _accumulate(base, chosen, settings, where, session, choose)
                 for u in active:
                     if not math.isfinite(losses[u]):
                         results[u].error = (
@@ -236,10 +239,9 @@ def _accumulate(
     base: BaseModel,
     chosen: dict[int, list[Row]],
     settings: TrainSettings,
-    positions: Positions,
+    positions: Sequence[Positions],
     session: EditSession,
     choose: Callable[[Tensor], None],
-    has_frozen: bool,
 ) -> dict[int, float]:
     """Add the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens."""
     flat = [(user, row) for user in sorted(chosen) for row in chosen[user]]
@@ -254,9 +256,10 @@ def _accumulate(
             base.device,
         )
         index = torch.tensor(users, device=base.device)
-        session.set_rows([None, index] if has_frozen else [index], [None, None] if has_frozen else [None])
+        shared: list[Tensor | None] = [None] * (len(positions) - 1)  # the frozen edit, where there is one
+        session.set_rows([*shared, index], [None] * len(positions))
         session.gather()
-        session.set_mask(positions.mask(batch.prompt, batch.tokens))
+        session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
         nll, row = completion_nll(base.model, batch, choose)
         weight = torch.tensor([1.0 / labels[u] for u in users], dtype=nll.dtype, device=base.device)
         (nll * weight[row]).sum().backward()

@@ -18,7 +18,7 @@ from fed.training import TrainSettings, train
 
 
 class PerFit(Method):
-    """Collective and private edits share the layers and positions; their ranks differ (paper, section 4)."""
+    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ."""
 
     def __init__(self, settings: Settings, *, hidden_size: int, blocks: int) -> None:
         super().__init__(settings, hidden_size=hidden_size, blocks=blocks)
@@ -26,6 +26,8 @@ class PerFit(Method):
         self.collective = EditShape(layers, settings.stage1_rank, hidden_size)
         self.private = EditShape(layers, settings.stage2_rank, hidden_size)
         self.positions = Positions.parse(settings.positions)
+        own = settings.positions if settings.stage2_positions == "same" else settings.stage2_positions
+        self.private_positions = Positions.parse(own)
 
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.collective.tensors()
@@ -99,8 +101,11 @@ class PerFit(Method):
     ) -> list[Trained]:
         draws = [generator(self.settings.seed, *purpose, user.user_id) for user in users]
         rows = [user.rows for user in users]
+        where = self.positions if frozen is None else self.private_positions
         if self.settings.engine == "batched":
-            results = train(base, bank, rows, draws, plan, self.positions, frozen=frozen, on_step=progress)
+            results = train(
+                base, bank, rows, draws, plan, where, frozen=frozen, frozen_positions=self.positions, on_step=progress
+            )
         else:
             one_by_one = train
             if self.settings.engine == "pyreft":
@@ -116,8 +121,9 @@ class PerFit(Method):
                     rows[i : i + 1],
                     draws[i : i + 1],
                     plan,
-                    self.positions,
+                    where,
                     frozen=frozen,
+                    frozen_positions=self.positions,
                     on_step=progress,
                 )
                 for name, stacked in bank.parameters().items():
@@ -162,6 +168,7 @@ class _PerFitReader(Reader):
             self._method.positions,
             collective=self._collective,
             personal=self._private,
+            personal_positions=self._method.private_positions,
             token_budget=2 * self._method.settings.token_budget,
             on_rows=on_rows,
         )
@@ -183,6 +190,7 @@ class _PerFitReader(Reader):
             self._method.positions,
             collective=self._collective,
             personal=self._private,
+            personal_positions=self._method.private_positions,
             generators=draws,
             token_budget=4 * s.token_budget,
             stop=stop,

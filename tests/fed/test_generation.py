@@ -48,9 +48,11 @@ def mask_by_hand(rule, prompt, total):
 
 
 def edits_of(row, collective, personal, rule, total):
-    mask = mask_by_hand(rule, len(row.row.prompt), total)
-    edits = [(collective, 0, mask)] if row.collective else []
-    return edits + ([(personal, row.personal, mask)] if row.personal is not None else [])
+    """`rule`: of both edits, or "collective's, personalized one's"."""
+    first, second = (rule.split(", ") * 2)[:2]
+    masks = [mask_by_hand(r, len(row.row.prompt), total) for r in (first, second)]
+    edits = [(collective, 0, masks[0])] if row.collective else []
+    return edits + ([(personal, row.personal, masks[1])] if row.personal is not None else [])
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,21 @@ def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, 
 
 
 @pytest.mark.parametrize("rule", ["all", "last"])
+def test_each_stage_has_positions_of_its_own(tiny64, mixed, without_cache):
+    rows, collective, personal = mixed
+    found = {}
+    for first, second in (("all", "last"), ("last", "all")):
+        expected = [without_cache(row, collective, personal, f"{first}, {second}", 10) for row in rows]
+        where, own = Positions.parse(first), Positions.parse(second)
+        edits = {"collective": collective, "personal": personal, "personal_positions": own}
+        texts = generate(tiny64, rows, GREEDY, where, **edits)
+        assert texts == [tiny64.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
+        found[first] = texts, losses(tiny64, rows, where, **edits)
+    assert found["all"][0] != found["last"][0]
+    for i, row in enumerate(rows):
+        assert (found["all"][1][i] == found["last"][1][i]) == (not row.collective and row.personal is None)
+
+
 def test_a_mixed_batch_gives_what_each_row_gives_alone(tiny64, mixed, rule):
     rows, collective, personal = mixed
     positions = Positions.parse(rule)

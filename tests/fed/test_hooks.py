@@ -32,7 +32,7 @@ def by_hand(h, R, W, b):
 
 def everywhere(session):
     session.gather()
-    session.set_mask(torch.ones_like(IDS, dtype=torch.bool))
+    session.set_masks([torch.ones_like(IDS, dtype=torch.bool)] * len(session.stages))
 
 
 def test_two_stages_compose_as_the_second_after_the_first_at_the_block_output(tiny64, random_bank):
@@ -75,7 +75,7 @@ def test_rows_that_are_not_active_and_positions_outside_the_mask_are_not_edited(
                 actives = [torch.tensor(collective), torch.tensor(private)]
                 session.set_rows([None, torch.tensor([0, 1])], actives)
                 session.gather()
-                session.set_mask(mask)
+                session.set_masks([mask] * len(session.stages))
                 with torch.no_grad():
                     logits = tiny64.model(input_ids=IDS).logits
             for row in range(2):

@@ -84,7 +84,7 @@ def test_untrained_edits_change_no_bit_of_a_models_logits(make_base, dtype):
         plain = base.model(input_ids=ids).logits
         with edited(base.model, [Stage(shared), Stage(own, torch.tensor([1, 0]))]) as session:
             session.gather()
-            session.set_mask(torch.ones_like(ids, dtype=torch.bool))
+            session.set_masks([torch.ones_like(ids, dtype=torch.bool)] * len(session.stages))
             assert torch.equal(base.model(input_ids=ids).logits, plain)
             own.W[1, 3, 0, 0] += 1.0  # the hooks do run: the same call is another once the edit is trained
             session.gather()

@@ -89,7 +89,7 @@ WRONG = [
     *(("fraction", share) for share in (0.0, -0.5, 1.01, float("nan"))),
     ("clip", -0.1),
     ("temperature", -0.1),
-    *(("positions", rule) for rule in ("first", "f3l3", "3")),
+    *((key, rule) for key in ("positions", "stage2-positions") for rule in ("first", "f3l3", "3")),
     *(("layers", text) for text in ("a", "1,", "2,1", "1,1", "-1,2", "1;2", "1.5")),
     *((key, "") for key in ("app", "task", "base-model", "data", "device", "output-dir", "layers", "positions")),
     *((key, 3) for key in ("app", "strategy", "layers", "output-dir")),

@@ -53,14 +53,17 @@ def row_mask(rule, row):
 
 
 def loss_of_row(base, row, stages, rule):
-    """Summed nll of a row's completion, differentiable in the edits."""
-    mask = torch.tensor(row_mask(rule, row), dtype=torch.float64).unsqueeze(-1)
+    """Summed nll of a row's completion, differentiable in the edits.
+
+    `stages`: (layers, edit) at `rule`, or (layers, edit, a rule of its own).
+    """
     handles = []
-    for layers, edit in stages:
+    for layers, edit, *own in stages:
+        mask = torch.tensor(row_mask(*own or [rule], row), dtype=torch.float64).unsqueeze(-1)
         for place, layer in enumerate(layers):
             R, W, b = (edit[name][place] for name in ("R", "W", "b"))
 
-            def hook(_module, _inputs, h, R=R, W=W, b=b):
+            def hook(_module, _inputs, h, R=R, W=W, b=b, mask=mask):
                 return h + mask * ((h @ W.T + b - h @ R.T) @ R)
 
             handles.append(base.model.model.layers[layer].register_forward_hook(hook))
@@ -74,14 +77,14 @@ def loss_of_row(base, row, stages, rule):
             handle.remove()
 
 
-def reference_train(base, bank, rows, draw, settings, rule, frozen=None):
+def reference_train(base, bank, rows, draw, settings, rule, frozen=None, frozen_rule=None):
     """(step losses, R, W, b) of one user's training, spelled out."""
     p = {name: tensor[0].clone().requires_grad_() for name, tensor in bank.parameters().items()}
     start = {name: tensor.detach().clone() for name, tensor in p.items()}
     optimizer = torch.optim.AdamW(p.values(), lr=0.0, weight_decay=0.0)
     plan = minibatches(len(rows), settings.batch_size, settings.epochs, draw)
     warm, losses = math.ceil(settings.warmup * len(plan)), []
-    stages = [] if frozen is None else [(frozen.shape.layers, frozen.tensors(0))]
+    stages = [] if frozen is None else [(frozen.shape.layers, frozen.tensors(0), frozen_rule or rule)]
     for step, chosen in enumerate(plan):
         if settings.constant:
             rate = settings.rate
@@ -120,26 +123,37 @@ DRAWS = ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
-    ("rule", "changes", "with_frozen"),
+    ("rule", "changes", "frozen_rule"),
     [
-        ("all", {}, True),
-        ("last", {"clip": 0.0, "token_budget": 10_000}, False),
-        ("f1+l2", {"constant": True, "proximal_mu": 0.5, "token_budget": 1}, True),
-        ("all", {"weight_decay": 0.0, "warmup": 0.0, "clip": 5.0, "batch_size": 16}, False),
+        ("all", {}, "same"),
+        ("last", {"clip": 0.0, "token_budget": 10_000}, None),
+        ("f1+l2", {"constant": True, "proximal_mu": 0.5, "token_budget": 1}, "same"),
+        ("all", {"weight_decay": 0.0, "warmup": 0.0, "clip": 5.0, "batch_size": 16}, None),
+        ("last", {}, "all"),
     ],
 )
-def test_each_of_many_users_gets_what_a_plain_loop_gives_it_alone(tiny64, random_bank, rule, changes, with_frozen):
+def test_each_of_many_users_gets_what_a_plain_loop_gives_it_alone(tiny64, random_bank, rule, changes, frozen_rule):
     """Different row counts, lengths and numbers of steps; a token budget that splits minibatches."""
     settings = replace(SETTINGS, **changes)
     bank = random_bank(3, seed=4, scale=0.1)
-    frozen = random_bank(1, layers=(0, 2), rank=3, seed=9) if with_frozen else None
+    frozen = random_bank(1, layers=(0, 2), rank=3, seed=9) if frozen_rule else None
+    frozen_rule = rule if frozen_rule == "same" else frozen_rule
     begun = [one_user(bank, u) for u in range(3)]
     results = train(
-        tiny64, bank, ROWS, [generator(0, d) for d in DRAWS], settings, Positions.parse(rule), frozen=frozen
+        tiny64,
+        bank,
+        ROWS,
+        [generator(0, d) for d in DRAWS],
+        settings,
+        Positions.parse(rule),
+        frozen=frozen,
+        frozen_positions=Positions.parse(frozen_rule) if frozen_rule not in (None, rule) else None,
     )
     assert len({r.steps for r in results}) > 1 or settings.batch_size == 16
     for u, result in enumerate(results):
-        losses, p = reference_train(tiny64, begun[u], ROWS[u], generator(0, DRAWS[u]), settings, rule, frozen)
+        losses, p = reference_train(
+            tiny64, begun[u], ROWS[u], generator(0, DRAWS[u]), settings, rule, frozen, frozen_rule
+        )
         assert result.error == "" and result.steps == len(losses)
         assert result.rows == settings.epochs * len(ROWS[u])
         assert result.step_losses == pytest.approx(losses, abs=1e-9)

@@ -33,6 +33,13 @@ def settings(tiny_base: Path, tmp_path: Path):
         "max-queries": 2,
         "max-new-tokens": 6,
         "batch-size": 4,
+        "positions": "all",
+        "stage2-positions": "same",
+        "average": "svd",
+        "strategy": "fedavg",
+        "engine": "batched",
+        "cohorts": "paper",
+        "temperature": 0.0,
         "output-dir": str(tmp_path / "runs"),
     }
 

@@ -23,7 +23,10 @@ LAMP7 = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml
 def settings():
     config = tomllib.loads(LAMP7.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     small = {"layers": "1,2", "stage1-rank": 3, "stage2-rank": 2, "batch-size": 2, "token-budget": 30}
-    return Settings.parse(config | small | {"stage1-lr": 0.02, "stage2-lr": 0.02})
+    rates = {"stage1-lr": 0.02, "stage2-lr": 0.02, "weight-decay": 0.01, "clip": 0.3, "temperature": 0.0}
+    counts = {"local-epochs": 2, "stage2-epochs": 2, "seed": 0}
+    ways = {"method": "perfit", "engine": "batched", "positions": "all", "stage2-positions": "same", "average": "svd"}
+    return Settings.parse(config | small | rates | counts | ways)  # whatever the app's own presets are
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +95,10 @@ def test_stage_1_starts_each_user_from_the_servers_edit_with_the_settings_plan(m
         assert float((one.tensors["W"] - start["W"]).abs().max()) > 1e-3
 
 
-def test_stage_2_gives_each_user_an_edit_of_its_own_over_the_frozen_collective_one(make, tiny64, random_bank):
-    method = make()
+@pytest.mark.parametrize("rule", ["same", "last"])
+def test_stage_2_gives_each_user_an_edit_of_its_own_over_the_frozen_collective_one(make, tiny64, random_bank, rule):
+    method = make(stage2_positions=rule)
+    own, shared = Positions.parse("all" if rule == "same" else rule), Positions.parse("all")
     collective = random_bank(1, rank=3, seed=5).tensors(0)
     before = {name: t.clone() for name, t in collective.items()}
     found = method.train_private(tiny64, collective, USERS)
@@ -103,7 +108,7 @@ def test_stage_2_gives_each_user_an_edit_of_its_own_over_the_frozen_collective_o
     for one, user in zip(found, USERS, strict=True):
         bank = EditBank.identity(method.private, [generator(0, "private", user.user_id)]).to(dtype=torch.float64)
         draw = generator(0, "stage2", user.user_id)
-        train(tiny64, bank, [user.rows], [draw], plan, Positions.parse("all"), frozen=frozen)
+        train(tiny64, bank, [user.rows], [draw], plan, own, frozen=frozen, frozen_positions=shared)
         assert_same(one.tensors, bank.tensors(0), 1e-9)
 
 

@@ -1,0 +1,44 @@
+"""`sims/compare_runs.py`: says what differs most, and fails by the loss alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "sims" / "compare_runs.py"
+ARMS = {"base": {"loss_per_token": 4.0, "rougeL": 0.1}, "swapped": None}
+REPORT = {"arms": ARMS, "users": [{"user_id": name, "arms": ARMS} for name in ("alice", "bob")]}
+
+
+def change(path: tuple, value) -> dict:
+    report = json.loads(json.dumps(REPORT))
+    place = report
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return report
+
+
+@pytest.mark.parametrize(
+    ("other", "within", "code", "words"),
+    [
+        (REPORT, "0", 0, "equal, bit for bit"),
+        (change(("users", 1, "arms", "base", "loss_per_token"), 4.01), "0", 1, "not equal bit for bit"),
+        (change(("users", 1, "arms", "base", "loss_per_token"), 4.01), "0.005", 0, "bob"),
+        (change(("users", 1, "arms", "base", "loss_per_token"), 4.1), "0.005", 1, "2.4e-02"),
+        (change(("arms", "base", "rougeL"), 0.3), "0", 0, "all users"),
+        (change(("users", 0, "user_id"), "carol"), "0", 2, "error: the reports must hold the same users"),
+        ({"arms": {}}, "0", 2, "error:"),
+    ],
+)
+def test_two_reports_are_compared(tmp_path, other, within, code, words):
+    for name, report in (("a", REPORT), ("b", other)):
+        (tmp_path / name).write_text(json.dumps(report))
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "a"), str(tmp_path / "b"), "--within", within]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout + done.stderr
