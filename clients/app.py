@@ -47,6 +47,7 @@ def hello(message: Message, node: Node) -> RecordDict:
                     "parts": node.parts,
                     "users": json.dumps(node.sizes()),
                     "base": json.dumps(facts),
+                    "linears": json.dumps(node.base.skeleton.linears),
                 }
             )
         }
@@ -142,6 +143,7 @@ def test(message: Message, node: Node) -> RecordDict:
         method.reader(base, node.vault.read_collective(collective), private),
         tests,
         sorted(private),
+        has_collective=bool(method.collective_shapes()),
         max_new_tokens=node.settings.max_new_tokens,
         on_rows=lambda count: progress.rows(count, total),
     )

@@ -63,7 +63,7 @@ class Node:
 
     @property
     def method(self) -> Method:
-        return methods.make(self.settings, hidden_size=self.base.hidden_size, blocks=self.base.layers)
+        return methods.make(self.settings, self.base.skeleton)
 
     def hosted(self, users: Sequence[str], stage: str) -> Sequence[str]:
         """`users`, checked to be this node's. Raises ValueError for a user it does not host."""

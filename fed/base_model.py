@@ -17,12 +17,14 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+
+from fed.skeleton import Skeleton
 
 EMBEDDED = "embedded"
 DTYPES = {
@@ -65,6 +67,11 @@ class BaseModel:
     def parameters(self) -> int:
         """Numbers in the model, tied ones once."""
         return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """The model's shapes, all that a server needs to know of it."""
+        return Skeleton.of(self.name, self.model)
 
     def describe(self) -> dict[str, Any]:
         """The `base_model` entry of report.json."""

@@ -41,6 +41,7 @@ def evaluate(
     users: Sequence[TestUser],
     private: Sequence[str],
     *,
+    has_collective: bool = True,
     max_new_tokens: int,
     on_rows: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
@@ -48,6 +49,8 @@ def evaluate(
 
     Args:
         private: the users whose stage-2 edits the reader holds; others have neither `stage1+2` nor partner.
+        has_collective: whether the method federates anything; without it there is no arm `stage1`, and `stage1+2`
+        is stage 2 alone.
         max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
         on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
     """
@@ -56,11 +59,13 @@ def evaluate(
     spans: list[tuple[TestUser, str, slice]] = []
     for user in users:
         mine = user.user_id if user.user_id in private else None
-        arms: dict[str, tuple[bool, str | None]] = {"base": (False, None), "stage1": (True, None)}
+        arms: dict[str, tuple[bool, str | None]] = {"base": (False, None)}
+        if has_collective:
+            arms["stage1"] = (True, None)
         if mine is not None:
-            arms["stage1+2"] = (True, mine)
+            arms["stage1+2"] = (has_collective, mine)
             if partners[mine] is not None:
-                arms["swapped"] = (True, partners[mine])
+                arms["swapped"] = (has_collective, partners[mine])
         for arm, (collective, personal) in arms.items():
             start = len(questions)
             for query, row in zip(user.queries, user.rows, strict=True):

@@ -25,7 +25,6 @@ Shapes:  L edited layers · r rank · d hidden size · B rows · T tokens
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
@@ -34,8 +33,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fed import one_user
 from fed.base_model import BaseModel
-from fed.batching import Batch, Row, minibatches, pad, under_token_budget
+from fed.batching import Batch, Row, generator
 from fed.hooks import EditSession, Stage, decoder_blocks, edited
 from fed.loreft import EditBank
 from fed.optimizer import BETAS, EPSILON
@@ -71,41 +71,33 @@ def train(
         raise ValueError("user number 0 has no rows to train on")
     pyreft = _import_pyreft()
     own, g = rows[0], generators[0]
-    plan = minibatches(len(own), settings.batch_size, settings.epochs, g)
-    result = UserResult()
     stages = [Stage(frozen)] if frozen is not None else []
     where = [frozen_positions or positions for _ in stages]
     with _left_clean(base.model), edited(base.model, stages) as session:
-        reft, interventions = _reft_model(pyreft, base, bank, int(torch.randint(2**62, (), generator=g)))
-        optimizer = _adamw(interventions, settings)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        columns = generator(g.initial_seed(), "pyreft's random columns")
+        reft, interventions = _reft_model(pyreft, base, bank, int(torch.randint(2**62, (), generator=columns)))
         start = [t.detach().clone() for t in _edit(interventions)]
+        session.gather()
+
+        def squared_distance() -> Tensor:
+            now = zip(_edit(interventions), start, strict=True)
+            return torch.stack([(t - t0).square().sum() for t, t0 in now]).sum()
+
         with logits_only_where(base.model) as choose:
-            for step, picked in enumerate(plan):
-                chosen = [own[i] for i in picked]
-                loss = _accumulate(base, reft, chosen, settings, positions, where, session, choose)
-                if not math.isfinite(loss):
-                    result.error = (
-                        f"the loss is {loss} at step {step + 1}: "
-                        f"a learning rate of {settings.rate} is too large for this base model"
-                    )
-                    break
-                if settings.proximal_mu:
-                    now = zip(_edit(interventions), start, strict=True)
-                    pull = torch.stack([(t - t0).square().sum() for t, t0 in now]).sum()
-                    (0.5 * settings.proximal_mu * pull).backward()
-                if settings.clip > 0:
-                    nn.utils.clip_grad_norm_(parameters, settings.clip)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["share"] * settings.rate_at(step, len(plan))
-                optimizer.step()
-                optimizer.zero_grad()
-                result.steps += 1
-                result.rows += len(chosen)
-                result.step_losses.append(loss)
-                result.step_weights.append(len(chosen))
-                if on_step:
-                    on_step(step + 1, len(plan), loss)
+            result = one_user.fit(
+                own,
+                g,
+                settings,
+                _adamw(interventions, settings),
+                lambda chosen: one_user.accumulate(
+                    base,
+                    chosen,
+                    settings.token_budget,
+                    lambda batch: _summed_nll(reft, batch, positions, where, session, choose),
+                ),
+                squared_distance,
+                on_step,
+            )
         _copy_back(interventions, bank)
     return [result]
 
@@ -212,35 +204,23 @@ def _copy_back(interventions: Sequence[Any], bank: EditBank) -> None:
             into[0, k] = trained
 
 
-def _accumulate(
-    base: BaseModel,
+def _summed_nll(
     reft: Any,
-    chosen: Sequence[Row],
-    settings: TrainSettings,
+    narrow: Batch,
     positions: Positions,
     frozen_positions: Sequence[Positions],
     session: EditSession,
     choose: Callable[[Tensor], None],
-) -> float:
-    """Add the gradient of one minibatch's loss; returns the mean over its completion tokens."""
-    labels = sum(len(row.completion) for row in chosen)
-    pad_id = base.tokenizer.pad_token_id
-    pad_id = base.tokenizer.eos_token_id if pad_id is None else pad_id
-    sums = []
-    session.gather()
-    for picked in under_token_budget([len(row) for row in chosen], settings.token_budget):
-        batch = _one_wider(pad([chosen[i] for i in picked], pad_id, base.device))
-        mask = positions.mask(batch.prompt, batch.tokens)
-        session.set_masks([p.mask(batch.prompt, batch.tokens) for p in frozen_positions])
-        locations = {"sources->base": (None, [unit_locations(mask)] * len(reft.interventions))}
+) -> Tensor:
+    batch = _one_wider(narrow)
+    mask = positions.mask(batch.prompt, batch.tokens)
+    session.set_masks([p.mask(batch.prompt, batch.tokens) for p in frozen_positions])
+    locations = {"sources->base": (None, [unit_locations(mask)] * len(reft.interventions))}
 
-        def forward(_locations: Any = locations, **inputs: Any) -> Any:
-            return reft(inputs, unit_locations=_locations)[1]
+    def forward(**inputs: Any) -> Any:
+        return reft(inputs, unit_locations=locations)[1]
 
-        nll, _row = completion_nll(cast(Any, forward), batch, choose)
-        (nll.sum() / labels).backward()
-        sums.append(float(nll.detach().sum()) / labels)
-    return math.fsum(sums)
+    return completion_nll(cast(Any, forward), batch, choose)[0].sum()
 
 
 def _one_wider(batch: Batch) -> Batch:

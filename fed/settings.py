@@ -17,7 +17,7 @@ from fed.positions import Positions
 from fed.wire import WIRE_DTYPES
 
 ENGINES = ("batched", "sequential", "pyreft")
-METHODS = ("perfit",)
+METHODS = ("perfit", "lora-c", "lora-p", "oppu")
 COHORTS = ("paper", "all")
 STRATEGIES = (
     "fedavg",

@@ -57,6 +57,18 @@ class Skeleton:
     layers: int
     linears: tuple[tuple[str, int, int], ...]
 
+    @classmethod
+    def of(cls, name: str, model: nn.Module) -> Skeleton:
+        """The shapes of a transformers causal LM, with weights or on the meta device."""
+        text = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+        linears = tuple(
+            (module_name, module.out_features, module.in_features)
+            for module_name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+        )
+        parameters = sum(p.numel() for p in model.parameters())
+        return cls(name, parameters, int(text.hidden_size), int(text.num_hidden_layers), linears)
+
     def named(self, *suffixes: str) -> list[tuple[str, int, int]]:
         """The Linears whose last name is one of `suffixes`, as PEFT picks its target modules.
 
@@ -84,23 +96,15 @@ def skeleton(source: str) -> Skeleton:
             config = AutoConfig.for_model(**PRESETS[preset])
         else:
             config = AutoConfig.from_pretrained(_folder(source), trust_remote_code=False)
-        text = config.get_text_config(decoder=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        linears = tuple(
-            (name, module.out_features, module.in_features)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-        )
-        parameters = sum(p.numel() for p in model.parameters())
-        hidden_size, layers = int(text.hidden_size), int(text.num_hidden_layers)
+        name = preset if preset in PRESETS else Path(source).name if Path(source).is_dir() else source
+        return Skeleton.of(name, model)
     except SkeletonError:
         raise
     except Exception as error:  # a stranger's configuration can fail in any way
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise SkeletonError(f"model {source!r} is no causal LM that transformers can build: {reason}") from error
-    name = preset if preset in PRESETS else Path(source).name if Path(source).is_dir() else source
-    return Skeleton(name, parameters, hidden_size, layers, linears)
 
 
 def _folder(source: str) -> str:

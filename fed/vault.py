@@ -21,6 +21,7 @@ from torch import Tensor
 
 FORMAT = "1"
 PERSONAL = "personal.safetensors"
+NO_COLLECTIVE = "none"  # the name where a method federates nothing
 
 
 class VaultError(ValueError):
@@ -122,6 +123,8 @@ class Vault:
 
     def read_collective(self, name: str) -> dict[str, Tensor]:
         """The collective edit with this fingerprint. Raises VaultError where it is missing or altered."""
+        if name == NO_COLLECTIVE:
+            return {}
         tensors, _ = read_tensors(self._collective(name))
         if fingerprint(tensors) != name:
             raise VaultError(f"{str(self._collective(name))!r} is damaged: its fingerprint is another")

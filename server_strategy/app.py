@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from fed import methods
 from fed.ledger import Ledger
 from fed.settings import Settings
-from fed.vault import save_tensors
+from fed.vault import NO_COLLECTIVE, save_tensors
 from server_strategy import page, personalization, report, tables
 from server_strategy.collective import make_strategy
 from server_strategy.nodes import RunError, find_nodes
@@ -55,7 +55,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         f"{settings.app}: {settings.method} on {base['name']}, {base['parameters']:,} parameters, {base['dtype']} on "
         f"{base['device']}; {len(federation.hosts)} users on {federation.nodes} SuperNodes"
     )
-    method = methods.make(settings, hidden_size=base["hidden_size"], blocks=base["layers"])
+    method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger()
     translation = Translation(method.collective_shapes(), settings.wire_dtype)
@@ -73,26 +73,35 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         )
 
     start = time.monotonic()
-    stage1 = UserGrid(grid, trainers, translation, ledger)
-    strategy = make_strategy(settings, method, translation, on_round)
-    initial = translation.to_record(method.initial_collective())
-    result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=None)  # type: ignore[arg-type]
-    save_tensors(
-        folder / "collective.safetensors",
-        translation.from_record(result.arrays),
-        {"layers": settings.layers, "base": base["fingerprint"], "method": settings.method},
-    )
     users = list(testers)
     handed = UserGrid(grid, testers, translation, ledger)
     handed.round = settings.rounds + 1
-    collective = personalization.hand_out(handed, users, result.arrays)
+    collective = NO_COLLECTIVE
+    if method.collective_shapes():
+        stage1 = UserGrid(grid, trainers, translation, ledger)
+        strategy = make_strategy(settings, method, translation, on_round)
+        initial = translation.to_record(method.initial_collective())
+        result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=None)  # type: ignore[arg-type]
+        save_tensors(
+            folder / "collective.safetensors",
+            translation.from_record(result.arrays),
+            {"layers": settings.layers, "base": base["fingerprint"], "method": settings.method},
+        )
+        collective = personalization.hand_out(handed, users, result.arrays)
+    else:
+        say(f"stage 1: {settings.method} federates nothing")
     clock["stage1"] = time.monotonic() - start
 
     start = time.monotonic()
-    say(f"stage 2: {len(users)} users train their private vectors")
-    trained, stage2_losses = personalization.personalize(handed, users, collective, _warn)
+    stage2_losses: list[dict[str, float]] = []
+    if method.private_shapes():
+        say(f"stage 2: {len(users)} users train their private vectors")
+        trained, stage2_losses = personalization.personalize(handed, users, collective, _warn)
+        seconds = time.monotonic() - start
+        say(f"stage 2: {len(trained)} users done, loss by epoch {_losses(stage2_losses)} · {seconds:.1f} s")
+    else:
+        say(f"stage 2: {settings.method} has nothing private")
     clock["stage2"] = time.monotonic() - start
-    say(f"stage 2: {len(trained)} users done, loss by epoch {_losses(stage2_losses)} · {clock['stage2']:.1f} s")
 
     start = time.monotonic()
     say("evaluation: base, stage 1, stage 1 + 2, swapped")

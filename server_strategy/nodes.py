@@ -11,6 +11,8 @@ from typing import Any
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fed.skeleton import Skeleton
+
 
 class RunError(RuntimeError):
     """The run cannot go on; one line with the rule, the value and the fix."""
@@ -23,7 +25,7 @@ class Federation:
     Attributes:
         hosts: user -> SuperNode. stage1: user -> training rows. stage2: user -> (training rows, queries).
         idle: users without a row to federate on; they take no part in stage 1.
-        base: the base model that all nodes run, as `BaseModel.describe` says.
+        base: the base model that all nodes run, as `BaseModel.describe` says; skeleton: its shapes.
     """
 
     hosts: dict[str, int]
@@ -32,6 +34,7 @@ class Federation:
     base: dict[str, Any]
     nodes: int
     idle: list[str]
+    skeleton: Skeleton
 
 
 def find_nodes(grid: Grid, timeout: int) -> Federation:
@@ -100,4 +103,8 @@ def _combine(answers: Mapping[int, Mapping[str, Any]]) -> Federation:
     stage1 = {user: items for user, items in sorted(stage1.items()) if items}
     if not stage1:
         raise RunError("stage 1 needs a user with rows to train on, and no user has any")
-    return Federation(dict(sorted(hosts.items())), stage1, dict(sorted(stage2.items())), first, len(answers), idle)
+    linears = tuple((name, outputs, inputs) for name, outputs, inputs in json.loads(answers[min(answers)]["linears"]))
+    skeleton = Skeleton(first["name"], first["parameters"], first["hidden_size"], first["layers"], linears)
+    return Federation(
+        dict(sorted(hosts.items())), stage1, dict(sorted(stage2.items())), first, len(answers), idle, skeleton
+    )

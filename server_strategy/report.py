@@ -70,7 +70,7 @@ def build(
     return {
         "app": settings.app,
         "method": settings.method,
-        "engine": settings.engine,
+        "engine": method.engine,
         "seed": settings.seed,
         "git": git_commit(),
         "base_model": base,

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fed.base_model import BaseModel
-from fed.batching import Row
+from fed.batching import Row, generator
 from fed.settings import Settings
-from fed.training import UserResult
+from fed.skeleton import Skeleton
+from fed.training import TrainSettings, UserResult
 
 Tensors = dict[str, Tensor]
 Progress = Callable[[int, int, float], None]
@@ -35,20 +37,41 @@ class Trained:
 
 
 class Method(ABC):
-    """A method for one base model's size, made once a run from the settings alone: server and clients agree."""
+    """A method for one base model's shapes, made from the settings and these alone: server and clients agree."""
 
-    def __init__(self, settings: Settings, *, hidden_size: int, blocks: int) -> None:
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
         self.settings = settings
-        self.hidden_size = hidden_size
-        self.blocks = blocks
+
+    @property
+    @abstractmethod
+    def engine(self) -> str:
+        """What trains: an engine of `fed.settings`, or the library."""
+
+    def plan(self, stage: int, proximal_mu: float = 0.0) -> TrainSettings:
+        """How stage 1 or 2 trains by the settings."""
+        s = self.settings
+        return TrainSettings(
+            epochs=s.local_epochs if stage == 1 else s.stage2_epochs,
+            batch_size=s.batch_size,
+            rate=s.stage1_lr if stage == 1 else s.stage2_lr,
+            clip=s.clip,
+            weight_decay=s.weight_decay,
+            proximal_mu=proximal_mu,
+            token_budget=s.token_budget,
+        )
+
+    def draws(self, questions: Sequence[Question]) -> list[torch.Generator] | None:
+        """A generator for each question's answer; None where decoding is greedy."""
+        s = self.settings
+        return [generator(s.seed, "decode", *q.seed_name) for q in questions] if s.temperature else None
 
     @abstractmethod
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name to shape of the tensors that stage 1 federates, in wire order."""
+        """Name to shape of the tensors that stage 1 federates, in wire order; empty where nothing is."""
 
     @abstractmethod
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name to shape of one user's private tensors; they never cross the network."""
+        """Name to shape of one user's private tensors; they never cross the network. Empty: none."""
 
     @abstractmethod
     def initial_collective(self) -> Tensors:

@@ -14,20 +14,25 @@ from fed.loreft import EditBank, EditShape
 from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
 from fed.positions import Positions
 from fed.settings import Settings
+from fed.skeleton import Skeleton
 from fed.training import TrainSettings, train
 
 
 class PerFit(Method):
     """Collective and private edits share the layers; their ranks, and where asked for their positions, differ."""
 
-    def __init__(self, settings: Settings, *, hidden_size: int, blocks: int) -> None:
-        super().__init__(settings, hidden_size=hidden_size, blocks=blocks)
-        layers = settings.edited_layers(blocks)
-        self.collective = EditShape(layers, settings.stage1_rank, hidden_size)
-        self.private = EditShape(layers, settings.stage2_rank, hidden_size)
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
+        super().__init__(settings, base)
+        layers = settings.edited_layers(base.layers)
+        self.collective = EditShape(layers, settings.stage1_rank, base.hidden_size)
+        self.private = EditShape(layers, settings.stage2_rank, base.hidden_size)
         self.positions = Positions.parse(settings.positions)
         own = settings.positions if settings.stage2_positions == "same" else settings.stage2_positions
         self.private_positions = Positions.parse(own)
+
+    @property
+    def engine(self) -> str:
+        return self.settings.engine
 
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.collective.tensors()
@@ -54,17 +59,8 @@ class PerFit(Method):
         proximal_mu: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        s = self.settings
         bank = _on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
-        plan = TrainSettings(
-            epochs=s.local_epochs,
-            batch_size=s.batch_size,
-            rate=s.stage1_lr,
-            clip=s.clip,
-            weight_decay=s.weight_decay,
-            proximal_mu=proximal_mu,
-            token_budget=s.token_budget,
-        )
+        plan = self.plan(1, proximal_mu)
         return self._train(base, bank, users, plan, ("stage1", round_number), None, progress)
 
     def train_private(
@@ -75,19 +71,10 @@ class PerFit(Method):
         *,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        s = self.settings
-        generators = [generator(s.seed, "private", user.user_id) for user in users]
+        generators = [generator(self.settings.seed, "private", user.user_id) for user in users]
         bank = _on_base(EditBank.identity(self.private, generators), base)
         frozen = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
-        plan = TrainSettings(
-            epochs=s.stage2_epochs,
-            batch_size=s.batch_size,
-            rate=s.stage2_lr,
-            clip=s.clip,
-            weight_decay=s.weight_decay,
-            token_budget=s.token_budget,
-        )
-        return self._train(base, bank, users, plan, ("stage2",), frozen, progress)
+        return self._train(base, bank, users, self.plan(2), ("stage2",), frozen, progress)
 
     def _train(
         self,
@@ -182,7 +169,6 @@ class _PerFitReader(Reader):
         on_rows: Callable[[int], None] | None = None,
     ) -> list[str]:
         s = self._method.settings
-        draws = [generator(s.seed, "decode", *q.seed_name) for q in questions] if s.temperature else None
         return generate(
             self._base,
             self._rows(questions),
@@ -191,7 +177,7 @@ class _PerFitReader(Reader):
             collective=self._collective,
             personal=self._private,
             personal_positions=self._method.private_positions,
-            generators=draws,
+            generators=self._method.draws(questions),
             token_budget=4 * s.token_budget,
             stop=stop,
             on_rows=on_rows,

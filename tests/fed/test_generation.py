@@ -106,7 +106,6 @@ def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, 
     assert hooks_of(tiny64.model) == 0
 
 
-@pytest.mark.parametrize("rule", ["all", "last"])
 def test_each_stage_has_positions_of_its_own(tiny64, mixed, without_cache):
     rows, collective, personal = mixed
     found = {}
@@ -122,6 +121,7 @@ def test_each_stage_has_positions_of_its_own(tiny64, mixed, without_cache):
         assert (found["all"][1][i] == found["last"][1][i]) == (not row.collective and row.personal is None)
 
 
+@pytest.mark.parametrize("rule", ["all", "last"])
 def test_a_mixed_batch_gives_what_each_row_gives_alone(tiny64, mixed, rule):
     rows, collective, personal = mixed
     positions = Positions.parse(rule)

@@ -14,6 +14,7 @@ from fed.methods import UserRows
 from fed.methods.method import Question
 from fed.positions import Positions
 from fed.settings import Settings, SettingsError
+from fed.skeleton import Skeleton
 from fed.training import TrainSettings, train
 
 LAMP7 = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
@@ -31,7 +32,7 @@ def settings():
 
 @pytest.fixture(scope="module")
 def make(settings):
-    return lambda **changes: methods.make(replace(settings, **changes), hidden_size=32, blocks=4)
+    return lambda **changes: methods.make(replace(settings, **changes), Skeleton("tiny", 0, 32, 4, ()))
 
 
 def rows(count, seed):

@@ -1,0 +1,42 @@
+"""Every method through the whole app: measured payload = analytic payload, and nothing private on the wire."""
+
+from __future__ import annotations
+
+import pytest
+
+from fed import base_model, costs
+from fed.ledger import PHASES
+from fed.vault import PERSONAL, read_tensors
+from tests.integration.in_process import federate
+
+pytest.importorskip("peft")
+
+
+@pytest.mark.parametrize("wire_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["perfit", "lora-c", "lora-p", "oppu"])
+def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
+    run = settings(method=method, wire_dtype=wire_dtype, fraction=0.5, max_new_tokens=3)
+    report, grid, folder = federate(run, 2)
+    base = base_model.load(run.base_source)
+    cost = costs.perfit_of(run, base.skeleton) if method == "perfit" else costs.cost(method, base.skeleton)
+    one = cost.federated_bytes(wire_dtype)
+    trained = sum(row["users"] for row in report["rounds"])
+    assert trained == (0 if method == "lora-p" else 6)  # two rounds of half of six users
+    assert report["parameters"]["stage1"] == cost.federated_parameters
+    assert report["parameters"]["stage2"] == cost.private_parameters
+    assert report["engine"] == ("batched" if method == "perfit" else "peft")
+    expected = {
+        ("stage1", "down"): one * (trained + len(report["users"]) * bool(one)),  # rounds, then the hand-out
+        ("stage1", "up"): one * trained,
+    }
+    for phase in PHASES:
+        for way in ("down", "up"):
+            assert report["bytes"][phase][way]["payload"] == expected.get((phase, way), 0), (phase, way)
+    vaults = list((folder / "vault").glob(f"*/{PERSONAL}"))
+    assert len(vaults) == (6 if cost.private_parameters else 0)
+    for path in vaults:
+        assert {n: tuple(t.shape) for n, t in read_tensors(path)[0].items()} == dict(cost.private)
+    arms = {arm for arm, found in report["arms"].items() if found is not None}
+    assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
+    losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
+    assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
