@@ -138,6 +138,49 @@ def serving(rows: Rows) -> Callable[[Figure], None]:
     return draw
 
 
+def quality(rows: Rows) -> Callable[[Figure], None]:
+    """Scenario d: loss and ROUGE-L of each method over the bytes that crossed; left of the line, nothing did."""
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != "base"]
+    colours = dict(zip(methods, (*PARTS, "#009e73", "#cc79a7"), strict=False))
+    crossed = [row["total_payload"] for row in rows if row["total_payload"]]
+    nothing = min(crossed, default=1024) / 24
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 2)
+        for axes, key, better in zip(panels, ("loss_per_token", "rougeL"), ("lower", "higher"), strict=True):
+            known = [row for row in rows if row[key] is not None]
+            for row in known:
+                place = (row["total_payload"] or nothing, row[key])
+                if row["method"] == "base":
+                    axes.axhline(row[key], color=FAINT, linewidth=1, linestyle=":")
+                    axes.annotate("base", place, (-14, 4), color=FAINT, **LABEL)
+                    continue
+                final = row["stage"] == "after stage 2"
+                axes.plot(
+                    *place,
+                    "o" if final else "^",
+                    color=colours[row["method"]],
+                    markerfacecolor=colours[row["method"]] if final else "white",
+                    markersize=9,
+                    linestyle="",
+                    label=f"{row['method']}, {row['stage']}",
+                )
+            for method in methods:
+                own = [row for row in known if row["method"] == method]
+                if len(own) == 2:
+                    where = [row["total_payload"] or nothing for row in own]
+                    axes.plot(where, [row[key] for row in own], color=colours[method], linewidth=1, zorder=1)
+            axes.axvline(nothing * 3, color=GRID, linewidth=1)
+            _byte_axis(axes, nothing, max(crossed, default=1024))
+            shown = [tick for tick in axes.get_xticks() if tick > nothing * 3]
+            axes.set_xticks([nothing, *shown], ["nothing", *(human_bytes(int(t)).replace(".00", "") for t in shown)])
+            axes.set_xlabel("payload of all users, both ways (logarithmic)")
+            axes.set_ylabel(f"{'loss per token' if key == 'loss_per_token' else 'ROUGE-L'} ({better} is better)")
+        _legend(figure, columns=4)
+
+    return draw
+
+
 def _dots(axes: Axes, values: Sequence[float], place: int, labels: Sequence[str], text: Callable[[float], str]) -> None:
     """One method's values on a logarithmic axis: a thin line through dots, the value above each."""
     axes.plot(values, [place] * len(values), color=GRID, linewidth=2, zorder=1)
@@ -146,12 +189,12 @@ def _dots(axes: Axes, values: Sequence[float], place: int, labels: Sequence[str]
         axes.annotate(text(value), (value, place), (0, 7), ha="center", va="bottom", **LABEL)
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, columns: int = 8) -> None:
     """Each label once, under the panels."""
     named = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=9)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), columns), fontsize=9)
 
 
 def _before(key: str) -> tuple[str, ...]:

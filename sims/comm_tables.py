@@ -69,6 +69,51 @@ def tables(report: Report) -> list[Table]:
     ]  # fmt: skip
 
 
+def measured_tables(runs: Sequence[dict[str, Any]], quality: Rows) -> list[Table]:
+    """Measured against analytic payload, message by message, and scenario (d)."""
+    return [
+        _table(
+            "Measured in the Flower app, against the analysis (payload of one message)",
+            ["method", "phase", "way", "messages", "measured", "analytic", "equal", "record\n+", "wire\n+", "in all"],
+            [
+                [
+                    row["method"],
+                    row["phase"],
+                    row["direction"],
+                    f"{row['messages']:,}",
+                    f"{row['measured_payload']:,} B",
+                    f"{row['analytic_payload']:,} B",
+                    "yes" if row["equal"] else "NO",
+                    *(_each(row[key], row["messages"]) for key in ("record_overhead", "wire_overhead")),
+                    human_bytes(row["total_payload"]),
+                ]
+                for run in runs
+                for row in run["messages"]
+                if row["messages"]
+            ],
+        ),
+        _table(
+            "(d) Quality against bytes, all test users",
+            ["method", "", "payload in all", "private\nparameters", "loss\nper token", "ROUGE-L"],
+            [
+                [
+                    row["method"],
+                    row["stage"],
+                    human_bytes(row["total_payload"]),
+                    f"{row['private_parameters']:,}",
+                    f"{row['loss_per_token']:.4f}",
+                    "" if row["rougeL"] is None else f"{row['rougeL']:.4f}",
+                ]
+                for row in quality
+            ],
+        ),
+    ]
+
+
+def _each(total: int, messages: int) -> str:
+    return f"{total / messages:,.0f} B" if messages else ""
+
+
 def _storage_table(rows: Rows) -> Table:
     crowds = sorted({row["users"] for row in rows})
     by = {(row["method"], row["users"]): row for row in rows}

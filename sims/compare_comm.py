@@ -2,7 +2,8 @@
 
 Compares PerFit (federated and private LoReFT edits) with OPPU, one LoRA per user (lora-p), one LoRA for everybody
 (lora-c), FFA-LoRA and FedSA-LoRA: (a) federated training, (b) provisioning and storage, (c) edge-cloud serving. The
-paper's tables 2 and 3 and FlowerTune's budget come first, from the same functions. No weights are loaded.
+paper's tables 2 and 3 and FlowerTune's budget come first, from the same functions. Then (d), measured: perfit, oppu,
+lora-p and lora-c each run in the Flower app on the embedded base, a few minutes together; `--analytic` leaves it out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +21,8 @@ from typing import Any, NoReturn
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import comm_figures
-from comm_tables import Report, tables, write_csv, write_json
+import comm_measured
+from comm_tables import Report, measured_tables, tables, write_csv, write_json
 from rich.console import Console
 
 from fed import ledger
@@ -26,11 +30,12 @@ from fed.costs import PAPER_RANKS
 from fed.wire import WIRE_DTYPES
 
 EXAMPLES = """examples:
+  python sims/compare_comm.py
+  python sims/compare_comm.py --data ../shared/data/LaMP_4 --out results
   python sims/compare_comm.py --analytic
   python sims/compare_comm.py --analytic --model llama-3.2-1b --users 10000 --rounds 50 --wire-dtype bfloat16
   python sims/compare_comm.py --analytic --model ./my-model --sum-ranks 24,12 --out results --json results/all.json
 """
-NO_MEASUREMENT = "The measured comparison of all methods is not built yet; this is the analytic part."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +69,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--uses-per-day", type=int, default=20, metavar="N", help="of the cloud model, in (c) (default: %(default)s)"
     )
+    p.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="LaMP_4 or LaMP_7 data for the measured part (default: the embedded synthetic users)",
+    )
+    p.add_argument("--seed", type=int, default=0, help="of the measured part (default: %(default)s)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to one JSON file")
     p.add_argument("--out", type=Path, metavar="DIR", help="write tables (CSV, JSON) and figures (PNG, SVG) there")
     return p
@@ -145,11 +157,67 @@ def figures(report: Report, folder: Path) -> list[Path]:
 
 def write(report: Report, folder: Path) -> list[Path]:
     """Every table as CSV and JSON, every scenario as figures."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, rows in ({k: report[k] for k in ("paper_table", "methods")} | report["scenarios"]).items():
         files += [write_csv(folder / f"{name}.csv", rows), write_json(folder / f"{name}.json", rows)]
+    if "measured" in report:
+        rows = [row for run in report["measured"] for row in run["messages"]]
+        files += [write_csv(folder / "measured.csv", rows), write_json(folder / "measured.json", report["measured"])]
+        quality = report["scenarios"]["quality"]
+        plan = report["settings"]["measured"]
+        title = f"Quality against bytes on {plan['base_model']}, {plan['task']} ({plan['data']}), {plan['users']} users"
+        files += comm_figures.save(comm_figures.quality(quality), folder / "quality", height=4.6, title=title)
     return files + figures(report, folder)
+
+
+def measure(options: argparse.Namespace, report: Report, console: Console) -> None:
+    """Run every method in the Flower app and put the outcomes into `report`.
+
+    Raises:
+        ValueError: a run failed, or a measured payload is not the analytic one.
+    """
+    source = comm_measured.source_of(options.data)
+    kept = options.out / "runs" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
+    runs = []
+    for number, method in enumerate(comm_measured.METHODS, 1):
+        head = f"{method} ({number} of {len(comm_measured.METHODS)})"
+        start = time.monotonic()
+        with console.status(f"{head}: starting") as status:
+
+            def say(line: str, head: str = head, status: Any = status) -> None:
+                if console.is_terminal:
+                    status.update(f"{head}: {line[:90]}")
+                elif line.startswith(("stage", "evaluation", "warning", "error")):
+                    console.print(f"{head}: {line}", highlight=False, markup=False)
+
+            path = comm_measured.run(method, source, kept.resolve(), options.wire_dtype, options.seed, say)
+        runs.append(comm_measured.measured(path))
+        console.print(f"{head}: {time.monotonic() - start:.0f} s · {path}", highlight=False, markup=False)
+    first = runs[0]["report"]
+    report["settings"]["measured"] = comm_measured.PLAN | {
+        "rates": comm_measured.RATES,
+        "seed": options.seed,
+        "base_model": first["base_model"]["name"],
+        "dtype": first["base_model"]["dtype"],
+        "task": first["data"]["task"],
+        "data": Path(source.data).name,
+        "users": len(first["users"]),
+        "git": first["git"],
+    }
+    report["scenarios"]["quality"] = comm_measured.quality_against_bytes(runs)
+    report["measured"] = [{key: value for key, value in run.items() if key != "report"} for run in runs]
+    wrong = [m for run in runs for m in run["messages"] if not m["equal"]]
+    if wrong:
+        m = wrong[0]
+        raise ValueError(
+            f"the measured payload must be the analytic one, but {m['method']} {m['phase']} {m['direction']} sent "
+            f"{m['measured_payload']:,} B, not {m['analytic_payload']:,} B"
+        )
+    report["notes"].append(
+        "Measured: one seed, the same users, rows and steps for all; rates by method: "
+        + ", ".join(f"{m} {r['stage1-lr']:g} and {r['stage2-lr']:g}" for m, r in comm_measured.RATES.items())
+        + ". Stage 2 of every method put 0 array bytes on the wire."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,16 +226,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=110)
     try:
+        if options.data and options.analytic:
+            raise ValueError("data concerns the measured part, which --analytic leaves out; give one of the two")
+        if not options.analytic:
+            comm_measured.source_of(options.data)  # a wrong folder is told before anything is built
+        for folder in (options.json.parent if options.json else None, options.out):
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
         report = analyse(options)
+        for table in tables(report):
+            console.print(table)
+        if not options.analytic:
+            measure(options, report, console)
+            for table in measured_tables(report["measured"], report["scenarios"]["quality"]):
+                console.print(table)
         wrote = []
         if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
             wrote.append(f"wrote {write_json(options.json, report)}")
         if options.out:
             wrote.append(f"wrote {len(write(report, options.out))} files to {options.out}")
-        for table in tables(report):
-            console.print(table)
-        for note in [*report["notes"], *([] if options.analytic else [NO_MEASUREMENT]), *wrote]:
+        for note in [*report["notes"], *wrote]:
             console.print(f"· {note}", highlight=False, markup=False)
     except (ValueError, OSError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Run a Flower app here and wait for it.
 
-    python sims/run.py sims/lamp7 [-c 'rounds=3 seed=1'] [--federation-config 'num-supernodes=20']
+    python sims/run.py sims/lamp7 [-c real.toml] [-c 'rounds=3 seed=1'] [--federation-config 'num-supernodes=20']
 
 `flwr run` returns at once and exits 0 even when the ServerApp raised. This checks the settings, data and base model
 first, starts a SuperLink of its own (unless FLWR_HOME is set: then that one's is used and left running), streams the
@@ -39,6 +39,17 @@ _PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
 _NOISE = re.compile(
     r"^(?:\x1b\[\d+m)?(?:INFO|WARNING|DEBUG) ?(?:\x1b\[0m)? *:|^\s*$|^\(raylet|^\s+warnings\.warn|Warning:"
 )
+
+
+def spelled_out(override: str) -> str:
+    """key=value pairs; a TOML file of settings is read into them, since `flwr` takes no file beside pairs."""
+    if not override.endswith(".toml"):
+        return override
+    try:
+        found = tomllib.loads(Path(override).expanduser().read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"-c must name a readable TOML file of settings, got {override!r} ({error})") from error
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
 
 
 def settings_of(app: Path, overrides: list[str]) -> Settings:
@@ -244,21 +255,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("app", type=Path, help="folder of a Flower app, such as sims/lamp7")
     parser.add_argument(
-        "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="override settings"
+        "-c",
+        "--run-config",
+        action="append",
+        default=[],
+        metavar="'KEY=VALUE …'",
+        help="override settings; or a TOML file",
     )
     parser.add_argument("--federation-config", metavar="'KEY=VALUE …'", help="such as 'num-supernodes=20'")
     parser.add_argument("--verbose", action="store_true", help="show all of Flower's and Ray's own lines")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the same door, so that the SuperLink stops
     try:
-        settings = settings_of(options.app, options.run_config)
+        overrides = [spelled_out(override) for override in options.run_config]
+        settings = settings_of(options.app, overrides)
         preflight(settings)
         with superlink() as (environment, pid):
             memory = PeakMemory(pid) if pid else None
             if memory:
                 memory.start()
             arguments = ["run", str(options.app)]
-            for override in options.run_config:
+            for override in overrides:
                 arguments += ["--run-config", override]
             if options.federation_config:
                 arguments += ["--federation-config", options.federation_config]

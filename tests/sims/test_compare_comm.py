@@ -111,9 +111,49 @@ def test_the_smallest_values_still_draw(command, tmp_path):
     assert command(["--analytic", "--model", "smollm2-135m", "--out", str(tmp_path), *smallest]) == 0
 
 
-def test_without_analytic_it_says_that_nothing_was_measured(command, capsys):
-    assert command(["--model", "smollm2-135m"]) == 0
-    assert "measured comparison of all methods is not built yet" in capsys.readouterr().out
+def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp_path, tiny_base, capsys):
+    """Real Flower and Ray on a tiny base: payloads as analysed, and the table and figure of scenario (d)."""
+    pytest.importorskip("peft")
+    measured = importlib.import_module("comm_measured")
+    tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-users": 4, "stage2-users": 3, "max-items": 3}
+    monkeypatch.setattr(measured, "PLAN", measured.PLAN | tiny | {"max-queries": 1, "max-new-tokens": 4})
+    monkeypatch.setattr(measured, "METHODS", ("perfit", "oppu"))
+    file, out = tmp_path / "all.json", tmp_path / "out"
+    line = ["--model", "smollm2-135m", "--wire-dtype", "float16", "--json", str(file), "--out", str(out)]
+    assert command(line) == 0
+    said, found = capsys.readouterr().out, json.loads(file.read_text())
+    assert "NO" not in [word for row in said.splitlines() for word in row.split()]
+    assert [run["method"] for run in found["measured"]] == ["perfit", "oppu"]
+    for run in found["measured"]:
+        assert all(row["equal"] for row in run["messages"])
+        first = {row["phase"] + row["direction"]: row for row in run["messages"]}
+        assert first["stage1up"]["measured_payload"] == 2 * run["federated_parameters"] > 0
+        assert first["stage1up"]["messages"] == 6 and first["stage1down"]["messages"] == 9
+        assert first["stage2up"]["messages"] == 3 and run["total_payload"] == 15 * 2 * run["federated_parameters"]
+        assert not any(row["total_payload"] for row in run["messages"] if row["phase"] != "stage1")
+    quality = found["scenarios"]["quality"]
+    assert [(row["method"], row["stage"]) for row in quality] == [
+        ("base", "no training"),
+        *((method, stage) for method in ("perfit", "oppu") for stage in ("after stage 1", "after stage 2")),
+    ]
+    assert len({row["loss_per_token"] for row in quality}) == 5
+    for name in ("quality.png", "quality.svg", "measured.csv", "measured.json", "federated.png"):
+        assert (out / name).stat().st_size > 100
+    assert (out / "quality.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monkeypatch, tmp_path, capsys):
+    measured = importlib.import_module("comm_measured")
+    wrong = {"method": "perfit", "phase": "stage1", "direction": "up", "measured_payload": 9, "analytic_payload": 8}
+    run = {"method": "perfit", "messages": [wrong | {"equal": False}], "total_payload": 9, "private_parameters": 0}
+    report = {"base_model": {"name": "x", "dtype": "x"}, "data": {"task": "x"}, "users": [], "git": "x"}
+    scores = {"loss_per_token": 1.0, "rougeL": 0.1}
+    arms = {"base": scores, "stage1": scores, "stage1+2": None}
+    monkeypatch.setattr(measured, "METHODS", ("perfit",))
+    monkeypatch.setattr(measured, "run", lambda *_: tmp_path)
+    monkeypatch.setattr(measured, "measured", lambda _: run | {"arms": arms, "report": report})
+    assert command(["--model", "smollm2-135m"]) == 1
+    assert "perfit stage1 up sent 9 B, not 8 B" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +167,7 @@ def test_without_analytic_it_says_that_nothing_was_measured(command, capsys):
         (["--sum-ranks", "64,0"], "must be at least 1, got 0"),
         (["--uses-per-day", "-1"], "uses-per-day must not be negative, got -1"),
         (["--model", "./nowhere"], "got './nowhere'"),
+        (["--data", ".", "--analytic"], "data concerns the measured part"),
         (["--json", "/proc/nowhere/report.json", "--model", "smollm2-135m"], "/proc/nowhere"),
     ],
 )
@@ -134,6 +175,12 @@ def test_a_bad_value_is_one_line_and_exit_code_1(command, capsys, arguments, sai
     assert command(["--analytic", *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_a_wrong_data_folder_is_told_before_anything_runs(command, capsys):
+    assert command(["--data", "./nowhere"]) == 1
+    said = capsys.readouterr()
+    assert "data must be a folder of LaMP_4 or LaMP_7" in said.err and said.out == ""
 
 
 @pytest.mark.parametrize("arguments", [["--users", "many"], ["--wire-dtype", "int8"], ["--no-such-option"]])

@@ -71,6 +71,7 @@ def test_a_run_whose_server_raises_exits_non_zero_with_one_line(tiny_base, tmp_p
         ('average="median"', "average must be one of"),
         ('base-model="/nowhere/model.gguf"', "base-model GGUF file must exist"),
         ("rounds", "key=value"),
+        ("/nowhere/real.toml", "readable TOML file"),
     ],
 )
 def test_a_mistake_costs_seconds_and_gives_one_line(override, words):
