@@ -53,6 +53,14 @@ def test_the_run_config_is_accepted_and_names_its_own_app(file, parsed):
     assert get_task(settings.task).name == settings.task
 
 
+def test_a_settings_file_beside_an_app_holds_settings_of_it(file, parsed):
+    config = parsed["tool"]["flwr"]["app"]["config"]
+    for other in file.parent.glob("*.toml"):
+        if other != file:
+            changes = tomllib.loads(other.read_text(encoding="utf-8"))
+            assert changes and Settings.parse({**config, **changes}) != Settings.parse(config)
+
+
 def test_the_run_config_is_flat_scalars(parsed):
     """Flower's override check and its wire format know texts, numbers and booleans only."""
     assert all(isinstance(value, str | int | float) for value in parsed["tool"]["flwr"]["app"]["config"].values())
