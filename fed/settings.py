@@ -153,10 +153,13 @@ class Settings:
             )
         try:
             Positions.parse(self.positions)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        try:
             if self.stage2_positions != "same":
                 Positions.parse(self.stage2_positions)
         except ValueError as error:
-            raise SettingsError(str(error)) from error
+            raise SettingsError(f"stage2-{error}; or same, those of stage 1") from error
         self._layer_numbers()
 
     def _layer_numbers(self) -> tuple[int, ...] | None:

@@ -44,6 +44,7 @@ RATES: dict[str, dict[str, Any]] = {
     "lora-p": {"stage1-lr": 0.001, "stage2-lr": 0.0005},
     "lora-c": {"stage1-lr": 0.001, "stage2-lr": 0.0005},
 }
+HAND_OUT = "hand-out"
 ARMS = {"stage1": "after stage 1", "stage1+2": "after stage 2"}
 
 
@@ -107,13 +108,17 @@ def run(method: str, source: Source, output: Path, wire_dtype: str, seed: int, s
 
 
 def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[str, str], int]]:
-    """(what the method's tensors weigh, payload of one message by phase and direction), from shapes alone."""
+    """(what the method's tensors weigh, payload of one message by phase and direction), from shapes alone.
+
+    The hand-out gives the final collective tensors to every user, and is answered without an array.
+    """
     file = CHECKOUT / "sims" / report["app"] / "pyproject.toml"
     defaults = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     settings = Settings.parse({**defaults, **report["settings"]})
     weight = perfit_of(settings, base) if report["method"] == "perfit" else cost(report["method"], base)
     one = weight.federated_bytes(settings.wire_dtype)
-    return weight, {(phase, way): one if phase == "stage1" else 0 for phase in PHASES for way in DIRECTIONS}
+    payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}
+    return weight, payloads | {("stage1", "down"): one, ("stage1", "up"): one, (HAND_OUT, "down"): one}
 
 
 def measured(path: Path) -> dict[str, Any]:
@@ -127,6 +132,9 @@ def measured(path: Path) -> dict[str, Any]:
     weight, expected = analytic(report, skeleton(report["settings"]["base-model"]))
     with (path.parent / "bytes.csv").open(encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
+    for entry in entries:
+        if entry["phase"] == "stage1" and int(entry["round"]) > report["settings"]["rounds"]:
+            entry["phase"] = HAND_OUT
     messages = []
     for (phase, way), one in expected.items():
         own = [e for e in entries if (e["phase"], e["direction"]) == (phase, way)]

@@ -128,9 +128,13 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
         assert all(row["equal"] for row in run["messages"])
         first = {row["phase"] + row["direction"]: row for row in run["messages"]}
         assert first["stage1up"]["measured_payload"] == 2 * run["federated_parameters"] > 0
-        assert first["stage1up"]["messages"] == 6 and first["stage1down"]["messages"] == 9
+        assert first["stage1up"]["messages"] == first["stage1down"]["messages"] == 6
+        assert first["hand-outdown"]["measured_payload"] == 2 * run["federated_parameters"]
+        assert first["hand-outdown"]["messages"] == 3 and first["hand-outup"]["total_payload"] == 0
         assert first["stage2up"]["messages"] == 3 and run["total_payload"] == 15 * 2 * run["federated_parameters"]
-        assert not any(row["total_payload"] for row in run["messages"] if row["phase"] != "stage1")
+        assert not any(
+            row["total_payload"] for row in run["messages"] if row["phase"][0] in "se" and row["phase"] != "stage1"
+        )
     quality = found["scenarios"]["quality"]
     assert [(row["method"], row["stage"]) for row in quality] == [
         ("base", "no training"),
