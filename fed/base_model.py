@@ -55,31 +55,24 @@ class BaseModel:
     device: str
     fingerprint: str
 
-    @property
-    def hidden_size(self) -> int:
-        return int(self.model.config.hidden_size)
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.num_hidden_layers)
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in the model, tied ones once."""
-        return sum(p.numel() for p in self.model.parameters())
-
     @cached_property
     def skeleton(self) -> Skeleton:
         """The model's shapes, all that a server needs to know of it."""
         return Skeleton.of(self.name, self.model)
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows: the tokenizer's own, else its EOS (labels go by length, not by id)."""
+        pad_id = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad_id is None else pad_id)
+
     def describe(self) -> dict[str, Any]:
         """The `base_model` entry of report.json."""
         return {
             "name": self.name,
-            "parameters": self.parameters,
-            "hidden_size": self.hidden_size,
-            "layers": self.layers,
+            "parameters": self.skeleton.parameters,
+            "hidden_size": self.skeleton.hidden_size,
+            "layers": self.skeleton.layers,
             "dtype": self.dtype,
             "device": self.device,
         }
@@ -320,4 +313,4 @@ class _quiet:
 
 if __name__ == "__main__":
     base = load(sys.argv[1] if len(sys.argv) > 1 else EMBEDDED)
-    print(f"{base.name}: {base.parameters:,} parameters, {base.dtype} on {base.device}, {base.fingerprint}")
+    print(f"{base.name}: {base.skeleton.parameters:,} parameters, {base.dtype} on {base.device}, {base.fingerprint}")

@@ -105,11 +105,10 @@ def losses(
     """
     where = _where(positions, personal_positions, collective, personal)
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-    pad_id = _pad_id(base)
     with _session(base, collective, personal) as session, logits_only_where(base.model) as choose:
         for picked in under_token_budget([len(row.row) for row in rows], token_budget):
             chosen = [rows[i] for i in picked]
-            batch = pad([row.row for row in chosen], pad_id, base.device)
+            batch = pad([row.row for row in chosen], base.pad_id, base.device)
             _set_rows(session, chosen, collective is not None, personal is not None, base.device)
             session.set_masks([p.mask(batch.prompt, batch.tokens) for p in where])
             nll, row_of = completion_nll(base.model, batch, choose)
@@ -175,7 +174,7 @@ def _decode(
     stop: str | None,
 ) -> list[list[int]]:
     device, eos = base.device, base.tokenizer.eos_token_id
-    batch = pad([row.row for row in rows], _pad_id(base), device, left=True, prompts_only=True)
+    batch = pad([row.row for row in rows], base.pad_id, device, left=True, prompts_only=True)
     _set_rows(session, rows, *flags, device)
     session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
     cache = DynamicCache(config=base.model.config)
@@ -229,8 +228,3 @@ def _pick(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generat
     probabilities = probabilities.masked_fill(outside, 0.0).cpu()
     drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)]
     return order.gather(-1, torch.stack(drawn).to(order.device)).squeeze(-1)
-
-
-def _pad_id(base: BaseModel) -> int:
-    pad_id = base.tokenizer.pad_token_id
-    return int(base.tokenizer.eos_token_id if pad_id is None else pad_id)

@@ -62,9 +62,12 @@ class Adapters:
 
     def use(self, names: Sequence[str], trained: str | None = None) -> None:
         """Put these adapters in force, and let gradients reach `trained` alone."""
-        self._model.base_model.enable_adapter_layers() if names else self._model.base_model.disable_adapter_layers()
+        tuner = self._model.base_model
         if names:
-            self._model.base_model.set_adapter(list(names))
+            tuner.enable_adapter_layers()
+            tuner.set_adapter(list(names))
+        else:
+            tuner.disable_adapter_layers()
         for name, own in self._parameters.items():
             for parameter in own.values():
                 parameter.requires_grad_(name == trained)

@@ -70,11 +70,9 @@ def accumulate(base: BaseModel, rows: Sequence[Row], token_budget: int, summed_n
         summed_nll: of a batch padded on the right, the completions' negative log-likelihood, summed.
     """
     labels = sum(len(row.completion) for row in rows)
-    pad_id = base.tokenizer.pad_token_id
-    pad_id = base.tokenizer.eos_token_id if pad_id is None else pad_id
     sums = []
     for picked in under_token_budget([len(row) for row in rows], token_budget):
-        nll = summed_nll(pad([rows[i] for i in picked], pad_id, base.device))
+        nll = summed_nll(pad([rows[i] for i in picked], base.pad_id, base.device))
         (nll / labels).backward()
         sums.append(float(nll.detach()) / labels)
     return math.fsum(sums)

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -247,14 +246,9 @@ def _accumulate(
     flat = [(user, row) for user in sorted(chosen) for row in chosen[user]]
     labels = {user: sum(len(row.completion) for row in rows) for user, rows in chosen.items()}
     sums: dict[int, list[float]] = {user: [] for user in chosen}
-    pad_id: Any = base.tokenizer.pad_token_id
     for picked in under_token_budget([len(row) for _, row in flat], settings.token_budget):
         users = [flat[i][0] for i in picked]
-        batch = pad(
-            [flat[i][1] for i in picked],
-            base.tokenizer.eos_token_id if pad_id is None else pad_id,
-            base.device,
-        )
+        batch = pad([flat[i][1] for i in picked], base.pad_id, base.device)
         index = torch.tensor(users, device=base.device)
         shared: list[Tensor | None] = [None] * (len(positions) - 1)  # the frozen edit, where there is one
         session.set_rows([*shared, index], [None] * len(positions))

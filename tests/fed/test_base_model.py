@@ -111,8 +111,8 @@ def test_a_folder_gives_a_frozen_model_in_evaluation_mode_on_its_device(folder_o
     folder = folder_of("my-model")
     base = load(str(folder), device="cpu", dtype="float32")
     assert (base.name, base.dtype, base.device) == ("my-model", "float32", "cpu")
-    assert (base.hidden_size, base.layers) == (32, 4)
-    assert base.parameters == sum(p.numel() for p in tiny_llama().parameters())
+    assert (base.skeleton.hidden_size, base.skeleton.layers) == (32, 4)
+    assert base.skeleton.parameters == sum(p.numel() for p in tiny_llama().parameters())
     assert not base.model.training
     assert all(not p.requires_grad and p.dtype == torch.float32 for p in base.model.parameters())
     assert base.tokenizer("ab")["input_ids"] == [4, 5] and base.tokenizer.eos_token_id == 0
@@ -122,7 +122,7 @@ def test_a_folder_gives_a_frozen_model_in_evaluation_mode_on_its_device(folder_o
         torch.testing.assert_close(base.model(input_ids=ids).logits, tiny_llama().eval()(input_ids=ids).logits)
     assert base.describe() == {
         "name": "my-model",
-        "parameters": base.parameters,
+        "parameters": base.skeleton.parameters,
         "hidden_size": 32,
         "layers": 4,
         "dtype": "float32",
@@ -141,7 +141,7 @@ def test_the_same_arguments_give_the_same_object_and_another_dtype_another(folde
 def test_tied_weights_count_once(folder_of):
     tied = load(str(folder_of("tied", tie_word_embeddings=True)), device="cpu", dtype="float32")
     free = load(str(folder_of("free")), device="cpu", dtype="float32")
-    assert free.parameters - tied.parameters == 99 * 32
+    assert free.skeleton.parameters - tied.skeleton.parameters == 99 * 32
 
 
 def test_transformers_logging_is_as_before_after_a_load(folder_of):

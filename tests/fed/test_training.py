@@ -16,7 +16,7 @@ from transformers import get_linear_schedule_with_warmup
 from fed import training
 from fed.batching import Row, generator, minibatches, pad
 from fed.loreft import EditBank
-from fed.optimizer import StackedAdamW, axes_of, clip_per_user
+from fed.optimizer import axes_of
 from fed.positions import Positions
 from fed.stiefel import orthogonality_error
 from fed.training import TrainSettings, UserResult, completion_nll, logits_only_where, train
@@ -262,68 +262,6 @@ def test_logits_are_whole_again_after_an_exception(tiny64, hooks_of):
         assert hooks_of(tiny64.model) == 1
         raise RuntimeError("inside")
     assert hooks_of(tiny64.model) == 0
-
-
-def test_stacked_adamw_is_torchs_adamw_user_by_user():
-    """Users that skip steps, take rates of their own, and end after different numbers of steps."""
-    draw = torch.Generator().manual_seed(0)
-    shapes = [(4, 2, 3, 5), (4, 3)]
-    stacked = [torch.randn(s, generator=draw, dtype=torch.float64) for s in shapes]
-    alone = [[p[u].clone().requires_grad_() for p in stacked] for u in range(4)]
-    references = [torch.optim.AdamW(p, weight_decay=0.0) for p in alone]
-    for p in stacked:
-        p.requires_grad_()
-    optimizer = StackedAdamW(stacked, 4)
-    for step in range(12):
-        active = [u for u in (3, 0, 2, 1) if step < (12, 5, 9, 0)[u] and (step + u) % 4]
-        rates = [0.1 / (1 + u + step) for u in active]
-        for p in stacked:
-            scale = 10.0 ** (3 - step)  # gradients of very different sizes
-            p.grad = scale * torch.randn(p.shape, generator=draw, dtype=torch.float64)
-        optimizer.step(torch.tensor(active), rates)
-        for u, rate in zip(active, rates, strict=True):
-            for mine, p in zip(alone[u], stacked, strict=True):
-                mine.grad = p.grad[u].clone()
-            references[u].param_groups[0]["lr"] = rate
-            references[u].step()
-        for u in range(4):
-            for mine, p in zip(alone[u], stacked, strict=True):
-                torch.testing.assert_close(p[u], mine, rtol=0, atol=1e-12)
-
-
-def test_a_user_without_a_part_in_any_step_keeps_every_bit():
-    p = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    before = p.detach().clone()
-    p.grad = torch.ones_like(p)
-    StackedAdamW([p], 2).step(torch.tensor([1]), [0.1])
-    assert torch.equal(p[0], before[0]) and not torch.equal(p[1], before[1])
-
-
-@pytest.mark.parametrize("largest", [0.3, 5.0, 100.0])
-def test_clipping_is_torchs_for_each_user_apart(largest):
-    draw = torch.Generator().manual_seed(0)
-    sizes = torch.tensor([0.01, 1.0, 1000.0])
-    stacked = [torch.zeros(3, 2, 4, requires_grad=True), torch.zeros(3, 5, requires_grad=True)]
-    for p in stacked:
-        p.grad = torch.randn(p.shape, generator=draw) * sizes.view(-1, *[1] * (p.dim() - 1))
-    expected = []
-    for u in range(3):
-        alone = [torch.zeros_like(p[u], requires_grad=True) for p in stacked]
-        for mine, p in zip(alone, stacked, strict=True):
-            mine.grad = p.grad[u].clone()
-        torch.nn.utils.clip_grad_norm_(alone, largest)
-        expected.append([mine.grad for mine in alone])
-    clip_per_user(stacked, largest)
-    for u in range(3):
-        for p, gradient in zip(stacked, expected[u], strict=True):
-            torch.testing.assert_close(p.grad[u], gradient, rtol=1e-6, atol=0)
-
-
-def test_a_clip_of_zero_leaves_the_gradient():
-    p = torch.zeros(2, 3, requires_grad=True)
-    p.grad = torch.full_like(p, 1e6)
-    clip_per_user([p], 0.0)
-    assert torch.equal(p.grad, torch.full_like(p, 1e6))
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.1, 20), (0.1, 7), (0.0, 5), (0.5, 9), (1.0, 4), (0.1, 1)])

@@ -1,51 +1,17 @@
-"""Readers: the development data, LaMP's own layout, every rule that bad data breaks, and the cache."""
+"""Readers: the development data, LaMP's own layout, and every rule that bad data breaks."""
 
 import copy
 import json
-import multiprocessing
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from fed.lamp import records
 from fed.lamp.records import Query, RecordError, open_corpus, read_history_jsonl
 from fed.lamp.tasks import TASKS, get_task
+from tests.fed.lamp.folders import ITEMS, a_user, write_lamp, write_oppu
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-ITEMS = {
-    "LaMP_2N": {"text": "t", "category": "crime"},
-    "LaMP_3": {"text": "t", "score": 4},
-    "LaMP_4": {"text": "t", "title": "h"},
-    "LaMP_7": {"text": "t"},
-}
-GOLDS = {"LaMP_2N": "travel", "LaMP_3": 5, "LaMP_4": "h", "LaMP_7": "w"}
-
-
-def a_user(user_id, task="LaMP_7"):
-    return {
-        "user_id": user_id,
-        "profile": [{"id": n, **ITEMS[task]} for n in range(2)],
-        "query": [{"id": f"q{n}", "input": f"i{n}", "gold": GOLDS[task]} for n in range(2)],
-    }
-
-
-def write_oppu(folder, others, test, suffix=".json"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, users in (("user_others", others), ("user_top_100_history", test)):
-        lines = "\n".join(json.dumps(user) for user in users)
-        (folder / f"{stem}{suffix}").write_text(json.dumps(users) if suffix == ".json" else lines, "utf-8")
-    return str(folder)
-
-
-def write_lamp(folder, splits, as_list=False, task="LaMP_7"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, (questions, golds) in splits.items():
-        (folder / f"{split}_questions.json").write_text(json.dumps(questions))
-        outputs = golds if as_list else {"task": task, "golds": golds}
-        (folder / f"{split}_outputs.json").write_text(json.dumps(outputs))
-    return str(folder)
 
 
 def a_question(question_id):
@@ -288,93 +254,6 @@ def test_others_may_have_no_queries(tmp_path, cache):
     quiet = a_user("a") | {"query": []}
     source = write_oppu(tmp_path / "data", [quiet], [a_user("b")])
     assert open_corpus(source, get_task("LaMP_7"), cache_dir=cache).sizes("a") == (2, 0)
-
-
-def test_a_second_open_parses_nothing(tmp_path, cache, monkeypatch):
-    source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
-    first = open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("parsed again")
-
-    monkeypatch.setattr(records, "_rows", refuse)
-    monkeypatch.setattr("fed.lamp.json_stream.json.JSONDecoder", refuse)
-    second = open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
-    assert second.cohorts == first.cohorts
-    assert second.sizes("b") == (2, 2)
-    monkeypatch.undo()
-    assert second.user("b") == first.user("b")
-
-
-def test_a_changed_file_is_read_again(tmp_path, cache):
-    source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
-    open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
-    write_oppu(tmp_path / "data", [a_user("a")], [a_user("c")])
-    os.utime(tmp_path / "data" / "user_top_100_history.json", ns=(1, 1))
-    assert open_corpus(source, get_task("LaMP_7"), cache_dir=cache).cohorts["test"] == ("c",)
-
-
-def test_the_cache_is_one_memory_mapped_entry_under_the_users_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
-    open_corpus(source, get_task("LaMP_7"))
-    (entry,) = (tmp_path / "xdg" / "perfit-fed" / "lamp").iterdir()
-    assert [path.suffix for path in entry.iterdir()] == [".arrow"]
-    assert entry.name.startswith("LaMP_7-")
-
-
-def test_a_corpus_of_several_arrow_files_is_one(tmp_path, cache, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", "1KB")  # 500 MB ordinarily
-    monkeypatch.setattr(records, "_USERS_A_BATCH", 4)
-    users = [a_user(f"b{n:02d}") for n in range(30)]
-    for n, user in enumerate(users):
-        user["query"][0]["gold"] = f"gold {n}"
-    source = write_oppu(tmp_path / "data", [a_user("a")], users)
-    corpus = open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
-    assert len(list(cache.glob("*/*.arrow"))) > 2
-    for n, user_id in enumerate(corpus.cohorts["test"]):
-        assert corpus.user(user_id).queries[0].gold == f"gold {n}"
-
-
-def _open_in_another_process(source, cache, barrier, answers):
-    barrier.wait()
-    answers.put(open_corpus(source, get_task("LaMP_7"), cache_dir=cache).user("b7").profile[0]["text"])
-
-
-def test_concurrent_builders_end_with_one_sound_entry(tmp_path, cache):
-    users = [a_user(f"b{n}") for n in range(50)]
-    source = write_oppu(tmp_path / "data", [a_user("a")], users)
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(3), context.Queue()
-    builders = [
-        context.Process(target=_open_in_another_process, args=(source, cache, barrier, answers)) for _ in range(3)
-    ]
-    for builder in builders:
-        builder.start()
-    assert [answers.get(timeout=120) for _ in builders] == ["t"] * 3
-    for builder in builders:
-        builder.join()
-    (entry,) = cache.iterdir()
-    assert len(open_corpus(source, get_task("LaMP_7"), cache_dir=cache).cohorts["test"]) == 50
-
-
-def test_losing_the_race_to_build_an_entry_is_no_error(tmp_path, cache, monkeypatch):
-    source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
-    open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
-    (entry,) = cache.iterdir()
-    files = records.find_files(Path(source), get_task("LaMP_7"))
-    records._build(entry, files, get_task("LaMP_7"))
-    assert list(cache.iterdir()) == [entry]
-    assert open_corpus(source, get_task("LaMP_7"), cache_dir=cache).user("b").user_id == "b"
-
-
-def test_an_unwritable_cache_folder_is_named(tmp_path):
-    source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="the cache folder must be writable; got .*set XDG_CACHE_HOME"):
-        open_corpus(source, get_task("LaMP_7"), cache_dir=tmp_path / "file" / "cache")
 
 
 def test_opening_a_folder_without_datasets_says_what_to_install(tmp_path, cache, monkeypatch):
