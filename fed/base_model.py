@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from fed import host_memory
 from fed.skeleton import Skeleton
 
 EMBEDDED = "embedded"
@@ -129,6 +130,8 @@ def load(source: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -
 
 @lru_cache(maxsize=2)
 def _load(source: str, device: str, dtype: str) -> BaseModel:
+    if device == "cpu":
+        host_memory.bound()
     name, folder = _resolve(source)
     import transformers  # here, not above: two seconds that a process without a model need not spend
     from transformers import AutoModelForCausalLM, AutoTokenizer

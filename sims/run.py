@@ -93,11 +93,6 @@ def superlink() -> Iterator[tuple[dict[str, str], int | None]]:
     environment.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     environment.setdefault("PYTHONUNBUFFERED", "1")
-    # Batches of ever new shapes: give freed memory back, and keep few of oneDNN's kernels (a third of the peak).
-    environment.setdefault("MALLOC_ARENA_MAX", "2")
-    environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
-    environment.setdefault("MALLOC_TRIM_THRESHOLD_", "1048576")
-    environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     if "FLWR_HOME" in os.environ:
         yield environment, None
         return
