@@ -30,7 +30,10 @@ def loreft(h: Tensor, R: Tensor, W: Tensor, b: Tensor, mask: Tensor | None = Non
     Returns:
         (B, T, d), dtype of h. Positions outside the mask are equal to h.
     """
-    z = h.to(R.dtype) @ (W - R).mT + b.unsqueeze(-2)
+    # In float64 until it is spread over the tokens: the gradient of b is then a sum over them that padding cannot round
+    # another way, and a user's training does not depend on whose rows share its batches.
+    spread = b.double().unsqueeze(-2).expand(*b.shape[:-1], h.shape[-2], b.shape[-1])
+    z = h.to(R.dtype) @ (W - R).mT + spread.to(R.dtype)
     if mask is not None:
         z = z * mask.unsqueeze(-1).to(z.dtype)
     return h + (z @ R).to(h.dtype)
@@ -99,6 +102,10 @@ class EditBank:
         """A bank of detached copies elsewhere."""
         moved = (t.detach().to(device=device, dtype=dtype, copy=True) for t in (self.R, self.W, self.b))
         return EditBank(self.shape, *moved)
+
+    def picked(self, index: Tensor) -> EditBank:
+        """A bank of detached copies, one edit for each entry of index ((B,) int64)."""
+        return EditBank(self.shape, *(t.detach().index_select(0, index) for t in (self.R, self.W, self.b)))
 
     @torch.no_grad()
     def retract_(self, users: Tensor) -> None:

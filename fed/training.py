@@ -171,9 +171,6 @@ def train(
         minibatches(len(own), settings.batch_size, settings.epochs, g) for own, g in zip(rows, generators, strict=True)
     ]
     parameters = list(bank.parameters().values())
-    for p in parameters:
-        p.requires_grad_(True)
-        p.grad = torch.zeros_like(p)
     start = [p.detach().clone() for p in parameters] if settings.proximal_mu else []
     optimizer = StackedAdamW(parameters, bank.users, [axes_of(bank.R), None, None])
     results = [UserResult() for _ in rows]
@@ -185,7 +182,7 @@ def train(
             for step in range(steps):
                 active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
                 chosen = {u: [rows[u][i] for i in plans[u][step]] for u in active}
-                losses = _accumulate(base, chosen, settings, where, session, choose)
+                losses = _accumulate(base, bank, chosen, settings, where, session, choose)
                 for u in active:
                     if not math.isfinite(losses[u]):
                         results[u].error = (
@@ -197,15 +194,13 @@ def train(
                     break
                 if settings.proximal_mu:
                     for p, p0 in zip(parameters, start, strict=True):
-                        p.grad.add_(p.detach() - p0, alpha=settings.proximal_mu)  # type: ignore[union-attr]
+                        p.grad.add_(p - p0, alpha=settings.proximal_mu)  # type: ignore[union-attr]
                 clip_per_user(parameters, settings.clip)
                 index = torch.tensor(active, device=bank.R.device)
                 rates = [settings.rate_at(step, len(plans[u])) for u in active]
                 _decay(bank, index, [rate * settings.weight_decay for rate in rates])
                 optimizer.step(index, rates)
                 bank.retract_(index)
-                for p in parameters:
-                    p.grad.zero_()  # type: ignore[union-attr]
                 for u in active:
                     results[u].steps += 1
                     results[u].rows += len(chosen[u])
@@ -215,7 +210,6 @@ def train(
                     on_step(step + 1, steps, math.fsum(losses[u] for u in active) / len(active))
     finally:
         for p in parameters:
-            p.requires_grad_(False)
             p.grad = None
     for u, result in enumerate(results):
         if not result.error and not all(bool(p[u].isfinite().all()) for p in parameters):
@@ -236,28 +230,46 @@ def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
 
 def _accumulate(
     base: BaseModel,
+    bank: EditBank,
     chosen: dict[int, list[Row]],
     settings: TrainSettings,
     positions: Sequence[Positions],
     session: EditSession,
     choose: Callable[[Tensor], None],
 ) -> dict[int, float]:
-    """Add the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens."""
-    flat = [(user, row) for user in sorted(chosen) for row in chosen[user]]
+    """Give the bank the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens.
+
+    Every row has a copy of its user's edit and so a gradient of its own; a user's are added in the order of its own
+    minibatch. Whose rows share a batch then decides nothing, not even the order of a sum.
+    """
+    users = sorted(chosen)
+    flat = [(user, row) for user in users for row in chosen[user]]
     labels = {user: sum(len(row.completion) for row in rows) for user, rows in chosen.items()}
     sums: dict[int, list[float]] = {user: [] for user in chosen}
-    for picked in under_token_budget([len(row) for _, row in flat], settings.token_budget):
-        users = [flat[i][0] for i in picked]
-        batch = pad([flat[i][1] for i in picked], base.pad_id, base.device)
-        index = torch.tensor(users, device=base.device)
+    parameters = list(bank.parameters().values())
+    gradients = [p.new_zeros(len(flat), *p.shape[1:]) for p in parameters]
+    for places in under_token_budget([len(row) for _, row in flat], settings.token_budget):
+        owners = [flat[i][0] for i in places]
+        batch = pad([flat[i][1] for i in places], base.pad_id, base.device)
+        own = bank.picked(torch.tensor(owners, device=base.device))
+        leaves = [p.requires_grad_() for p in own.parameters().values()]
+        session.stages[-1].bank = own
         shared: list[Tensor | None] = [None] * (len(positions) - 1)  # the frozen edit, where there is one
-        session.set_rows([*shared, index], [None] * len(positions))
+        session.set_rows([*shared, torch.arange(own.users, device=base.device)], [None] * len(positions))
         session.gather()
         session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
         nll, row = completion_nll(base.model, batch, choose)
-        weight = torch.tensor([1.0 / labels[u] for u in users], dtype=nll.dtype, device=base.device)
+        weight = torch.tensor([1.0 / labels[u] for u in owners], dtype=nll.dtype, device=base.device)
         (nll * weight[row]).sum().backward()
-        per_row = torch.zeros(len(users), dtype=nll.dtype, device=base.device).index_add_(0, row, nll.detach())
-        for user, value in zip(users, per_row.tolist(), strict=True):
+        where = torch.tensor(places, device=base.device)
+        for gradient, leaf in zip(gradients, leaves, strict=True):
+            assert leaf.grad is not None
+            gradient[where] = leaf.grad
+        per_row = torch.zeros(len(owners), dtype=nll.dtype, device=base.device).index_add_(0, row, nll.detach())
+        for user, value in zip(owners, per_row.tolist(), strict=True):
             sums[user].append(value / labels[user])
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = torch.zeros_like(p)
+        for user, of_user in zip(users, gradient.split([len(chosen[user]) for user in users]), strict=True):
+            p.grad[user] = of_user.sum(0)
     return {user: math.fsum(values) for user, values in sums.items()}

@@ -52,9 +52,12 @@ def parser() -> argparse.ArgumentParser:
         default="llama-2-7b",
         help=f"{', '.join(ledger.PRESETS)}, a folder with a config.json, or a hub id (default: %(default)s)",
     )
-    p.add_argument("--users", type=int, default=100, metavar="N", help="users who federate (default: %(default)s)")
-    p.add_argument("--rounds", type=int, default=20, metavar="N", help="federated rounds (default: %(default)s)")
-    p.add_argument(
+    analysed = p.add_argument_group("what is analysed (the measured runs are small and the same for every method)")
+    analysed.add_argument(
+        "--users", type=int, default=100, metavar="N", help="users who federate (default: %(default)s)"
+    )
+    analysed.add_argument("--rounds", type=int, default=20, metavar="N", help="federated rounds (default: %(default)s)")
+    analysed.add_argument(
         "--fraction", type=float, default=0.1, metavar="F", help="of users sampled in a round, in (0, 1] (default: 0.1)"
     )
     p.add_argument(

@@ -30,6 +30,16 @@ def scores(report: dict[str, Any]) -> dict[tuple[str, str, str], float]:
     }
 
 
+def in_both(
+    first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
+) -> tuple[dict[tuple[str, str, str], float], dict[tuple[str, str, str], float], list[str]]:
+    """Both without the arms that one of them lacks, such as `swapped` where nodes host one user; and these arms."""
+    arms = [{arm for _, arm, _ in found} for found in (first, second)]
+    odd = sorted(arms[0] ^ arms[1])
+    kept = [{key: value for key, value in found.items() if key[1] not in odd} for found in (first, second)]
+    return kept[0], kept[1], odd
+
+
 def differences(
     first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
 ) -> Iterator[tuple[str, str, str, float, float, float]]:
@@ -61,7 +71,10 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         first, second = (scores(json.loads(path.read_text())) for path in (chosen.first, chosen.second))
+        first, second, odd = in_both(first, second)
         rows = list(differences(first, second))
+        if not rows:
+            raise ValueError("the reports have no arm in common")
     except (OSError, KeyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -69,6 +82,8 @@ def main() -> int:
     for arm, metric, who, a, b, share in rows:
         table.add_row(arm, metric, who, f"{a:.6f}", f"{b:.6f}", f"{share:.1e}" if share else "0")
     Console().print(table)
+    if odd:
+        print(f"only in one of the reports, and not compared: {', '.join(odd)}")
     print("arms and users' scores are " + ("equal, bit for bit" if first == second else "not equal bit for bit"))
     worst = max(share for _, metric, _, _, _, share in rows if metric == "loss_per_token")
     return int(worst > chosen.within)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fed.batching import generator
 from fed.hooks import Stage, edited
@@ -178,3 +179,19 @@ def test_retraction_in_place_leaves_w_and_b_alone(random_bank):
     bank.retract_(torch.tensor([0, 1]))
     assert bank.R is R and orthogonality_error(bank.R) < 1e-14
     assert torch.equal(bank.W, W) and torch.equal(bank.b, b)
+
+
+@pytest.mark.parametrize("tokens", [9, 17, 40, 61])
+def test_padding_does_not_change_one_bit_of_the_gradients(tokens):
+    """As a user's rows meet longer ones of others in a batch: zeros more in a sum must not round it another way."""
+    draw = torch.Generator().manual_seed(tokens)
+    h, slope = (torch.randn(2, tokens, 24, generator=draw) for _ in range(2))
+    mask = torch.ones(2, tokens, dtype=torch.bool)
+    edit = [torch.randn(s, generator=draw) for s in ((2, 4, 24), (2, 4, 24), (2, 4))]
+    found = []
+    for extra in (0, 1, 5, 23):
+        leaves = [t.clone().requires_grad_() for t in edit]
+        wide = [nn.functional.pad(t, (0, 0, 0, extra)) for t in (h, slope)]
+        (loreft(wide[0], *leaves, nn.functional.pad(mask, (0, extra))) * wide[1]).sum().backward()
+        found.append(leaves[2].grad)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)

@@ -32,6 +32,7 @@ def change(path: tuple, value) -> dict:
         (change(("users", 1, "arms", "base", "loss_per_token"), 4.1), "0.005", 1, "2.4e-02"),
         (change(("arms", "base", "rougeL"), 0.3), "0", 0, "all users"),
         (change(("users", 0, "user_id"), "carol"), "0", 2, "error: the reports must hold the same users"),
+        (change(("arms", "swapped"), {"loss_per_token": 4.0}), "0", 0, "not compared: swapped"),
         ({"arms": {}}, "0", 2, "error:"),
     ],
 )

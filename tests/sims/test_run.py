@@ -12,6 +12,9 @@ import pytest
 from fed.vault import PERSONAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "sims"))
+
+import run  # noqa: E402
 
 
 def sims_run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +82,16 @@ def test_a_mistake_costs_seconds_and_gives_one_line(override, words):
     assert done.returncode == 1
     assert done.stdout == ""
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_of_settings_and_pairs_after_it_reach_the_settings_in_that_order(tmp_path):
+    """Every kind of value, as `flwr` reads it: sims/run.py and Flower are given the same words."""
+    file = tmp_path / "mine.toml"
+    file.write_text('rounds = 7\nfraction = 1.0\nlayers = "1,2"  # a comment\nstage1-lr = 5e-3\nseed = 3\n')
+    words = [run.spelled_out(str(file)), run.spelled_out('seed=4 positions="f1+l2"')]
+    found = run.settings_of(REPOSITORY / "sims" / "lamp7", words)
+    assert (found.rounds, found.fraction, found.layers, found.stage1_lr) == (7, 1.0, "1,2", 0.005)
+    assert (found.seed, found.positions) == (4, "f1+l2")
 
 
 def test_a_folder_that_is_no_app_is_refused(tmp_path):

@@ -1,0 +1,361 @@
+"""How fast is the engine, and what memory does it take, against training users one by one with pyreft and PEFT?
+
+    python sims/bench_engine.py                 # all parts; about eight minutes on two cores
+    python sims/bench_engine.py --parts train --users 32 --rows 2 --repeats 5 --json bench.json
+
+One process, one base, the same rows, dtype and threads. The engines take turns and every number is a median over the
+repeats, with the smallest and the largest beside it; ratios are medians of the ratios within a repeat, so a machine
+that slows down for a while slows both sides. All rows have 48 tokens, 20 of them labels, as in shared texts of the
+synthetic users. Users that train one after the other are timed on the first few of the U (`timed users`): their
+tokens/s do not depend on how many follow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch
+from bench_opponents import lora_alone, pyreft_alone
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from fed import base_model, training
+from fed.base_model import BaseModel
+from fed.batching import Row, generator, tokenize
+from fed.generation import Decoding, EditedRow, generate
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
+from fed.loreft import EditBank, EditShape
+from fed.positions import Positions
+from fed.training import TrainSettings
+
+PARTS = ("train", "cache", "generate")
+TOKENS, LABELS = 48, 20
+EVERYWHERE = Positions.parse("all")
+PLAN = TrainSettings(epochs=1, batch_size=16, rate=0.001, weight_decay=0.0, token_budget=16 * TOKENS)
+
+
+class PeakMemory:
+    """The largest resident set of this process while the context lasts, above what it was at the start; bytes."""
+
+    def __enter__(self) -> PeakMemory:
+        self._stop = threading.Event()
+        self._start = self._resident()
+        self.peak = 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak = max(self.peak, self._resident() - self._start)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @staticmethod
+    def _resident() -> int:
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return 0
+
+
+@dataclass
+class Timed:
+    """One engine's runs of one case: seconds a run, tokens it processed in one, peak bytes, and its step losses."""
+
+    seconds: list[float]
+    tokens: int
+    peak: int = 0
+    losses: list[list[float]] | None = None  # of the timed users
+
+    @property
+    def rates(self) -> list[float]:
+        return [self.tokens / s for s in self.seconds]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "tokens_per_second": statistics.median(self.rates),
+            "tokens_per_second_min": min(self.rates),
+            "tokens_per_second_max": max(self.rates),
+            "peak_bytes": self.peak,
+        }
+
+
+def some_rows(base: BaseModel, count: int) -> list[Row]:
+    """`count` rows of exactly 28 prompt and 20 completion tokens, EOS included, from the synthetic users' texts."""
+    task = get_task("LaMP_7")
+    corpus = open_corpus("synthetic", task, seed=0)
+    tokens: list[int] = []
+    for user in corpus.cohorts["others"]:
+        for row in tokenize([task.query_pair(q) for q in corpus.user(user).queries], base.tokenizer, 256):
+            tokens += [*row.prompt, *row.completion]
+    rows = []
+    for i in range(count):
+        start = i * (TOKENS - 1) % (len(tokens) - TOKENS)
+        own = tokens[start : start + TOKENS - 1]
+        cut = TOKENS - LABELS
+        rows.append(Row(tuple(own[:cut]), (*own[cut:], int(base.tokenizer.eos_token_id))))
+    return rows
+
+
+def in_turn(
+    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]], repeats: int, tick: Callable[[str], None]
+) -> dict[str, Timed]:
+    """Run the engines in turn, `repeats` times after one that does not count; each returns (tokens, losses)."""
+    found: dict[str, Timed] = {}
+    for repeat in range(repeats + 1):
+        for name, run in engines.items():
+            tick(name)
+            with PeakMemory() as memory:
+                start = time.perf_counter()
+                tokens, losses = run()
+                seconds = time.perf_counter() - start
+            one = found.setdefault(name, Timed([], tokens))
+            if repeat:
+                one.seconds.append(seconds)
+            one.peak, one.losses = max(one.peak, memory.peak), losses
+    return found
+
+
+def ratio(first: Timed, second: Timed) -> float:
+    """How many times the tokens/s of `second` does `first` reach: the median of the repeats' ratios."""
+    return statistics.median(a / b for a, b in zip(first.rates, second.rates, strict=True))
+
+
+def bench_training(
+    base: BaseModel,
+    users: int,
+    rows: int,
+    layers: tuple[int, ...],
+    repeats: int,
+    timed: int,
+    tick: Callable[[str], None],
+) -> dict[str, Any]:
+    """One epoch of stage 2 for `users` users of `rows` rows each: pyreft, PEFT, ours alone, ours together."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    few = range(min(timed, users))
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2)
+
+    def draws(who: Sequence[int]) -> list[torch.Generator]:
+        return [generator(0, "bench", u) for u in who]
+
+    def edits(who: Sequence[int]) -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", u) for u in who]).to(device=base.device)
+
+    def ours(groups: Sequence[Sequence[int]]) -> tuple[int, list[list[float]]]:
+        losses = []
+        for who in groups:
+            bank = edits(who)
+            losses += training.train(base, bank, [own[u] for u in who], draws(who), plan, EVERYWHERE)
+        return plan.epochs * rows * TOKENS * len(losses), [result.step_losses for result in losses]
+
+    def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:
+        return plan.epochs * rows * TOKENS * len(few), [fit(u) for u in few]
+
+    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]] = {
+        "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), own[u], plan, draws([u])[0])),
+        "peft": lambda: alone(lambda u: lora_alone(base, own[u], plan, draws([u])[0])),
+        "alone": lambda: ours([[u] for u in few]),
+        "together": lambda: ours([range(users)]),
+    }
+    found = in_turn(engines, repeats, tick)
+    fair = _compare_losses(found)
+    return {
+        "users": users,
+        "rows": rows,
+        "timed_users": len(few),
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "users_per_minute": {
+            n: 60 / (plan.epochs * rows * TOKENS) * statistics.median(t.rates) for n, t in found.items()
+        },
+        "alone_over_pyreft": ratio(found["alone"], found["pyreft"]),
+        "alone_over_peft": ratio(found["alone"], found["peft"]),
+        "together_over_pyreft": ratio(found["together"], found["pyreft"]),
+        "together_over_alone": ratio(found["together"], found["alone"]),
+        **fair,
+    }
+
+
+def _compare_losses(found: dict[str, Timed]) -> dict[str, float]:
+    """That nobody wins by computing something else: relative differences of the timed users' step losses."""
+
+    def worst(a: str, b: str, steps: slice) -> float:
+        pairs = zip(found[a].losses or [], found[b].losses or [], strict=False)
+        return max(abs(x / y - 1) for own, other in pairs for x, y in zip(own[steps], other[steps], strict=True))
+
+    return {
+        "together_against_alone_worst": worst("alone", "together", slice(None)),
+        "pyreft_first_step_difference": worst("alone", "pyreft", slice(1)),
+        "pyreft_worst_difference": worst("alone", "pyreft", slice(None)),
+    }
+
+
+def bench_generation(
+    base: BaseModel, users: int, layers: tuple[int, ...], repeats: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """`users` users' rows, each with its own edit, continued by 16 tokens: in one batch, and one after another."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+    for u in range(users):  # edits that change something, another for each user
+        bank.W[u] += 0.1 * torch.randn(bank.W[u].shape, generator=generator(0, "moved", u)).to(bank.W)
+    rows = some_rows(base, users)
+    decoding = Decoding(max_new_tokens=16)
+    texts: dict[str, list[str]] = {}
+
+    def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
+        texts[name] = []
+        for who in groups:
+            asked = [EditedRow(rows[u], personal=u) for u in who]
+            texts[name] += generate(base, asked, decoding, EVERYWHERE, personal=bank, token_budget=users * 64)
+        return 16 * users, None
+
+    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]] = {
+        "one by one": lambda: run("one by one", [[u] for u in range(users)]),
+        "mixed": lambda: run("mixed", [range(users)]),
+    }
+    found = in_turn(engines, repeats, tick)
+    return {
+        "rows": users,
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "mixed_over_one_by_one": ratio(found["mixed"], found["one by one"]),
+        "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
+    }
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The tables that a person reads."""
+    if result["train"]:
+        table = Table(title="Stage-2 training, tokens/s (× pyreft) [peak MB]", title_justify="left")
+        for name in (
+            "users × rows",
+            "pyreft",
+            "peft LoRA",
+            "ours, alone",
+            "ours, together",
+            "alone / peft",
+            "worst Δ loss",
+        ):
+            table.add_column(name, justify="right")
+        for case in result["train"]:
+            cells = []
+            for name in ("pyreft", "peft", "alone", "together"):
+                one, base_rate = case["engines"][name], case["engines"]["pyreft"]["tokens_per_second"]
+                times = {"alone": case["alone_over_pyreft"], "together": case["together_over_pyreft"]}
+                over = times.get(name, one["tokens_per_second"] / base_rate)
+                cells.append(f"{one['tokens_per_second']:.0f} ({over:.2f}) [{one['peak_bytes'] / 1e6:.0f}]")
+            worst = f"{case['together_against_alone_worst']:.1e}; pyreft {case['pyreft_worst_difference']:.1%}"
+            table.add_row(f"{case['users']} × {case['rows']}", *cells, f"{case['alone_over_peft']:.2f}", worst)
+        console.print(table)
+    for case in result["cache"]:
+        console.print(
+            f"activation cache, first edited block {case['first_layer']} of {case['layers']}: later epochs "
+            f"{case['later_epochs_ratio']:.2f} × as fast"
+        )
+    if case := result["generate"]:
+        fast, slow = case["engines"]["mixed"], case["engines"]["one by one"]
+        console.print(
+            f"generation of {case['rows']} rows, one edit each: mixed {fast['tokens_per_second']:.0f} tokens/s, "
+            f"one by one {slow['tokens_per_second']:.0f}: {case['mixed_over_one_by_one']:.2f} ×, "
+            f"{case['equal_texts']} equal texts"
+        )
+
+
+def machine() -> str:
+    """The processor, the threads and torch's version, in words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor()
+    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--parts", default=",".join(PARTS), help="which of them (default: %(default)s)")
+    p.add_argument("--users", type=numbers, default=[8, 32], metavar="U,…", help="(default: 8,32)")
+    p.add_argument("--rows", type=numbers, default=[2, 4, 16], metavar="N,…", help="rows a user (default: 2,4,16)")
+    p.add_argument("--timed-users", type=int, default=2, metavar="N", help="of those alone (default: %(default)s)")
+    p.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="timed turns of each engine (default: %(default)s)"
+    )
+    p.add_argument(
+        "--layers", type=lambda t: tuple(numbers(t)), default=(10, 16, 22), metavar="L,…", help="edited blocks"
+    )
+    p.add_argument("--base-model", default=base_model.EMBEDDED)
+    p.add_argument("--dtype", default="auto")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    options = p.parse_args()
+    console = Console()
+    try:
+        base = base_model.load(options.base_model, device=options.device, dtype=options.dtype)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    result: dict[str, Any] = {
+        "commit": commit(),
+        "machine": machine(),
+        "base_model": base.describe(),
+        "layers": options.layers,
+        "repeats": options.repeats,
+        "train": [],
+        "cache": [],
+        "generate": None,
+    }
+    console.print(f"{base.name}, {base.dtype} on {base.device}; {result['machine']}; commit {result['commit']}")
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+
+        def tick(case: str) -> Callable[[str], None]:
+            return lambda engine: progress.update(bar, description=f"{case}, {engine}", advance=1)
+
+        if "train" in options.parts:
+            for users in options.users:
+                for rows in options.rows:
+                    name = f"training, {users} users × {rows} rows"
+                    case = bench_training(
+                        base, users, rows, options.layers, options.repeats, options.timed_users, tick(name)
+                    )
+                    result["train"].append(case)
+        if "generate" in options.parts:
+            result["generate"] = bench_generation(base, 32, options.layers, options.repeats, tick("generation"))
+    show(result, console)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
