@@ -181,13 +181,13 @@ def test_retraction_in_place_leaves_w_and_b_alone(random_bank):
     assert torch.equal(bank.W, W) and torch.equal(bank.b, b)
 
 
-@pytest.mark.parametrize("tokens", [9, 17, 40, 61])
+@pytest.mark.parametrize("tokens", [9, 43, 61])  # 43: float32 alone parts here
 def test_padding_does_not_change_one_bit_of_the_gradients(tokens):
     """As a user's rows meet longer ones of others in a batch: zeros more in a sum must not round it another way."""
     draw = torch.Generator().manual_seed(tokens)
     h, slope = (torch.randn(2, tokens, 24, generator=draw) for _ in range(2))
     mask = torch.ones(2, tokens, dtype=torch.bool)
-    edit = [torch.randn(s, generator=draw) for s in ((2, 4, 24), (2, 4, 24), (2, 4))]
+    edit = [torch.randn(s, generator=draw) for s in ((2, 8, 24), (2, 8, 24), (2, 8))]
     found = []
     for extra in (0, 1, 5, 23):
         leaves = [t.clone().requires_grad_() for t in edit]
