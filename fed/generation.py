@@ -10,13 +10,14 @@ Shapes:  B rows · T tokens · V vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from fed.activations import ActivationCache, resumed, stacked
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
 from fed.hooks import EditSession, Stage, edited
@@ -97,18 +98,32 @@ def losses(
     personal: EditBank | None = None,
     personal_positions: Positions | None = None,
     token_budget: int = 2048,
+    activation_cache: int = 0,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[tuple[float, int]]:
     """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
 
     `personal_positions`: where the personalized edits apply; None: at `positions`, as the collective one.
+    `activation_cache`: bytes for rows' states below the first edit, which a row's arms then share.
     """
     where = _where(positions, personal_positions, collective, personal)
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-    with _session(base, collective, personal) as session, logits_only_where(base.model) as choose:
+    first = min((layer for bank in (collective, personal) if bank for layer in bank.shape.layers), default=None)
+    distinct = list(dict.fromkeys(row.row for row in rows))
+    kept = None
+    if first is not None:
+        kept = ActivationCache().of(base, [distinct], first, token_budget, activation_cache)
+    states = dict(zip(distinct, kept[0], strict=True)) if kept else {}
+    with (
+        resumed(base.model, first) if kept and first is not None else nullcontext() as give,
+        _session(base, collective, personal) as session,
+        logits_only_where(base.model) as choose,
+    ):
         for picked in under_token_budget([len(row.row) for row in rows], token_budget):
             chosen = [rows[i] for i in picked]
             batch = pad([row.row for row in chosen], base.pad_id, base.device)
+            if give is not None:
+                give(stacked([states[row.row] for row in chosen]))
             _set_rows(session, chosen, collective is not None, personal is not None, base.device)
             session.set_masks([p.mask(batch.prompt, batch.tokens) for p in where])
             nll, row_of = completion_nll(base.model, batch, choose)

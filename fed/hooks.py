@@ -37,12 +37,14 @@ class Stage:
     Attributes:
         bank: the edits.
         index: (B,) int64, whose edit each row takes; None where one edit is shared by all rows.
+        each: row i takes edit i of the bank, whatever `index` says.
         active: (B,) bool, rows that this stage edits at all; None for every row.
     """
 
     bank: EditBank
     index: Tensor | None = None
     active: Tensor | None = None
+    each: bool = False
 
 
 class EditSession:
@@ -73,7 +75,7 @@ class EditSession:
         """Pick the rows' edits out of the banks; once per set of rows, kept over decoding steps."""
         self._per_layer.clear()
         for number, stage in enumerate(self.stages):
-            rows = stage.bank.rows(stage.index)
+            rows = stage.bank.each() if stage.each else stage.bank.rows(stage.index)
             for layer, (R, W, b) in zip(stage.bank.shape.layers, rows, strict=True):
                 self._per_layer.setdefault(layer, []).append((R, W, b, number))
 

@@ -119,10 +119,12 @@ class EditBank:
             index: (B,) int64, which user's edit each row takes; None when the bank has one user, whose
                 edit all rows then share without a copy.
         """
-        if index is None:
-            if self.users != 1:
-                raise ValueError(f"a bank of {self.users} users needs one user index per row")
-            picked = (self.R[0], self.W[0], self.b[0])
-            return [(R, W, b) for R, W, b in zip(*picked, strict=True)]
-        R, W, b = (t.index_select(0, index).unbind(1) for t in (self.R, self.W, self.b))
-        return list(zip(R, W, b, strict=True))
+        if index is not None:
+            return EditBank(self.shape, *(t.index_select(0, index) for t in (self.R, self.W, self.b))).each()
+        if self.users != 1:
+            raise ValueError(f"a bank of {self.users} users needs one user index per row")
+        return [(R, W, b) for R, W, b in zip(self.R[0], self.W[0], self.b[0], strict=True)]
+
+    def each(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Per edited layer, the (R, W, b) of a batch whose row i takes edit i of the bank."""
+        return list(zip(self.R.unbind(1), self.W.unbind(1), self.b.unbind(1), strict=True))

@@ -76,6 +76,7 @@ class Settings:
     max_new_tokens: int
     temperature: float
     token_budget: int
+    activation_cache: int
     device: str
     dtype: str
     seed: int
@@ -130,6 +131,7 @@ class Settings:
                 "max-new-tokens",
                 "seed",
                 "weight-decay",
+                "activation-cache",
             ),
             16: ("max-length", "token-budget"),
         }

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from fed.activations import CACHE, resumed, stacked
 from fed.base_model import BaseModel
 from fed.batching import Batch, Row, minibatches, pad, under_token_budget
 from fed.hooks import EditSession, Stage, edited
@@ -35,7 +36,8 @@ class TrainSettings:
         it falls linearly to zero (OPPU's schedule); `constant` leaves it at the peak. clip: largest norm of
         one user's gradient. weight_decay: decoupled, and of W − R and b, so that it pulls an edit to the
         identity instead of pulling W to zero. proximal_mu: FedProx's pull to where the round started.
-        token_budget: padded tokens of one forward pass.
+        token_budget: padded tokens of one forward pass. activation_cache: bytes that rows' hidden states below the
+        first edit may take (see `fed.activations`); 0: they are computed anew in every pass.
     """
 
     epochs: int
@@ -47,6 +49,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     proximal_mu: float = 0.0
     token_budget: int = 1024
+    activation_cache: int = 0
 
     def rate_at(self, step: int, steps: int) -> float:
         """The rate of a user's step `step` (from 0) of `steps`: a linear warm-up to the peak, then linear to zero.
@@ -174,15 +177,21 @@ def train(
     start = [p.detach().clone() for p in parameters] if settings.proximal_mu else []
     optimizer = StackedAdamW(parameters, bank.users, [axes_of(bank.R), None, None])
     results = [UserResult() for _ in rows]
-    stages = ([Stage(frozen)] if frozen is not None else []) + [Stage(bank)]
+    stages = ([Stage(frozen)] if frozen is not None else []) + [Stage(bank, each=True)]
     where = [frozen_positions or positions, positions][-len(stages) :]
     steps = max(len(plan) for plan in plans)
+    first = min(layer for stage in stages for layer in stage.bank.shape.layers)
+    states = CACHE.of(base, rows, first, settings.token_budget, settings.activation_cache)
     try:
-        with edited(base.model, stages) as session, logits_only_where(base.model) as choose:
+        with (
+            resumed(base.model, first) if states else nullcontext() as give,
+            edited(base.model, stages) as session,
+            logits_only_where(base.model) as choose,
+        ):
             for step in range(steps):
                 active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
-                chosen = {u: [rows[u][i] for i in plans[u][step]] for u in active}
-                losses = _accumulate(base, bank, chosen, settings, where, session, choose)
+                chosen = {u: [(rows[u][i], states[u][i] if states else None) for i in plans[u][step]] for u in active}
+                losses = _accumulate(base, bank, chosen, settings.token_budget, where, session, choose, give)
                 for u in active:
                     if not math.isfinite(losses[u]):
                         results[u].error = (
@@ -231,31 +240,36 @@ def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
 def _accumulate(
     base: BaseModel,
     bank: EditBank,
-    chosen: dict[int, list[Row]],
-    settings: TrainSettings,
+    chosen: dict[int, list[tuple[Row, Tensor | None]]],
+    token_budget: int,
     positions: Sequence[Positions],
     session: EditSession,
     choose: Callable[[Tensor], None],
+    give: Callable[[Tensor], None] | None,
 ) -> dict[int, float]:
     """Give the bank the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens.
 
     Every row has a copy of its user's edit and so a gradient of its own; a user's are added in the order of its own
     minibatch. Whose rows share a batch then decides nothing, not even the order of a sum.
+
+    Args:
+        chosen: user -> the rows of its minibatch, each with its states below the first edit where `give` takes them.
     """
     users = sorted(chosen)
-    flat = [(user, row) for user in users for row in chosen[user]]
-    labels = {user: sum(len(row.completion) for row in rows) for user, rows in chosen.items()}
+    flat = [(user, *row_and_states) for user in users for row_and_states in chosen[user]]
+    labels = {user: sum(len(row.completion) for row, _ in rows) for user, rows in chosen.items()}
     sums: dict[int, list[float]] = {user: [] for user in chosen}
     parameters = list(bank.parameters().values())
     gradients = [p.new_zeros(len(flat), *p.shape[1:]) for p in parameters]
-    for places in under_token_budget([len(row) for _, row in flat], settings.token_budget):
+    for places in under_token_budget([len(row) for _, row, _ in flat], token_budget):
         owners = [flat[i][0] for i in places]
         batch = pad([flat[i][1] for i in places], base.pad_id, base.device)
+        if give is not None:
+            give(stacked([states for i in places if (states := flat[i][2]) is not None]))
         own = bank.picked(torch.tensor(owners, device=base.device))
         leaves = [p.requires_grad_() for p in own.parameters().values()]
         session.stages[-1].bank = own
-        shared: list[Tensor | None] = [None] * (len(positions) - 1)  # the frozen edit, where there is one
-        session.set_rows([*shared, torch.arange(own.users, device=base.device)], [None] * len(positions))
+        session.set_rows([None] * len(positions), [None] * len(positions))
         session.gather()
         session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
         nll, row = completion_nll(base.model, batch, choose)

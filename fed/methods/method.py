@@ -58,6 +58,7 @@ class Method(ABC):
             weight_decay=s.weight_decay,
             proximal_mu=proximal_mu,
             token_budget=s.token_budget,
+            activation_cache=s.activation_cache << 20,
         )
 
     def draws(self, questions: Sequence[Question]) -> list[torch.Generator] | None:

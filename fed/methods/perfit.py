@@ -157,6 +157,7 @@ class _PerFitReader(Reader):
             personal=self._private,
             personal_positions=self._method.private_positions,
             token_budget=2 * self._method.settings.token_budget,
+            activation_cache=self._method.settings.activation_cache << 20,
             on_rows=on_rows,
         )
 
