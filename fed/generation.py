@@ -20,10 +20,10 @@ from transformers import DynamicCache
 from fed.activations import ActivationCache, resumed, stacked
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
+from fed.completion_loss import completion_nll, logits_only_where
 from fed.hooks import EditSession, Stage, edited
 from fed.loreft import EditBank
 from fed.positions import Positions
-from fed.training import completion_nll, logits_only_where
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ from torch import Tensor, nn
 from fed import one_user
 from fed.base_model import BaseModel
 from fed.batching import Batch, Row, generator
+from fed.completion_loss import Chosen, completion_nll, logits_only_where
 from fed.hooks import EditSession, Stage, decoder_blocks, edited
 from fed.loreft import EditBank
 from fed.optimizer import BETAS, EPSILON
 from fed.positions import Positions
-from fed.training import TrainSettings, UserResult, completion_nll, logits_only_where
+from fed.training import TrainSettings, UserResult
 
 ROTATION_RATE = 0.5  # share of the learning rate that X takes; see above
 
@@ -210,7 +211,7 @@ def _summed_nll(
     positions: Positions,
     frozen_positions: Sequence[Positions],
     session: EditSession,
-    choose: Callable[[Tensor], None],
+    choose: Chosen,
 ) -> Tensor:
     batch = _one_wider(narrow)
     mask = positions.mask(batch.prompt, batch.tokens)

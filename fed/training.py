@@ -11,16 +11,17 @@ Shapes:  U users · B rows · T tokens · N completion tokens in a batch · V vo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fed.activations import CACHE, resumed, stacked
 from fed.base_model import BaseModel
-from fed.batching import Batch, Row, minibatches, pad, under_token_budget
+from fed.batching import Row, minibatches, pad, under_token_budget
+from fed.completion_loss import Chosen, completion_nll, logits_only_where
 from fed.hooks import EditSession, Stage, edited
 from fed.loreft import EditBank
 from fed.optimizer import StackedAdamW, axes_of, clip_per_user
@@ -89,53 +90,6 @@ class UserResult:
             losses = self.step_losses[span]
             means.append(math.fsum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
         return means
-
-
-@contextmanager
-def logits_only_where(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
-    """Compute the output projection only at chosen positions, by the model's own code.
-
-    Yields a function that takes a (B, T) bool mask; the logits of the next forward pass are then (1, N, V),
-    the masked positions in row-major order.
-    """
-    chosen: list[Tensor] = []
-    head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def gather(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][chosen[-1]].unsqueeze(0), *inputs[1:])
-
-    handle = head.register_forward_pre_hook(gather)
-
-    def choose(mask: Tensor) -> None:
-        chosen[:] = [mask]
-
-    try:
-        yield choose
-    finally:
-        handle.remove()
-
-
-def completion_nll(model: nn.Module, batch: Batch, choose: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of each completion token.
-
-    Returns:
-        (nll (N,) float32 or float64, row (N,) int64: which row of the batch each token belongs to).
-    """
-    before = torch.zeros_like(batch.labels)
-    before[:, :-1] = batch.labels[:, 1:]  # the position before a token predicts it
-    choose(before)
-    output = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    )
-    logits = output.logits[0]
-    if logits.dtype in (torch.bfloat16, torch.float16):
-        logits = logits.float()
-    targets = batch.input_ids[:, 1:][batch.labels[:, 1:]]
-    nll = nn.functional.cross_entropy(logits, targets, reduction="none")
-    return nll, before.nonzero()[:, 0]
 
 
 def train(
@@ -244,7 +198,7 @@ def _accumulate(
     token_budget: int,
     positions: Sequence[Positions],
     session: EditSession,
-    choose: Callable[[Tensor], None],
+    choose: Chosen,
     give: Callable[[Tensor], None] | None,
 ) -> dict[int, float]:
     """Give the bank the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens.

@@ -18,13 +18,14 @@ import torch
 from fed import average, costs, one_user
 from fed.base_model import BaseModel
 from fed.batching import generator
+from fed.completion_loss import completion_nll, logits_only_where
 from fed.generation import Decoding, EditedRow, generate, losses
 from fed.lora import Adapters, adapted, initial
 from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
 from fed.positions import Positions
 from fed.settings import Settings
 from fed.skeleton import Skeleton
-from fed.training import TrainSettings, completion_nll, logits_only_where
+from fed.training import TrainSettings
 
 T = TypeVar("T")
 COLLECTIVE, PRIVATE = "collective", "private"

@@ -14,12 +14,12 @@ from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from fed import training
-from fed.batching import Row, generator, minibatches, pad
+from fed.batching import Row, generator, minibatches
 from fed.loreft import EditBank
 from fed.optimizer import axes_of
 from fed.positions import Positions
 from fed.stiefel import orthogonality_error
-from fed.training import TrainSettings, UserResult, completion_nll, logits_only_where, train
+from fed.training import TrainSettings, UserResult, train
 
 ALL = Positions.parse("all")
 
@@ -214,54 +214,6 @@ def test_the_loss_of_a_batch_is_transformers_own_loss_over_the_completions(
     assert result.step_losses == [pytest.approx(own, rel=1e-6)]
     assert result.step_losses == [pytest.approx(exact, abs=1e-12)]
     assert result.step_weights == [6]
-
-
-def test_each_completion_token_has_its_own_likelihood_and_row(tiny64):
-    rows = make_rows(4, 6)
-    with torch.no_grad(), logits_only_where(tiny64.model) as choose:
-        nll, row = completion_nll(tiny64.model, pad(rows, 0, "cpu"), choose)
-    expected, numbers = [], []
-    for i, one in enumerate(rows):
-        with torch.no_grad():
-            log_p = tiny64.model(input_ids=torch.tensor([one.prompt + one.completion])).logits[0].log_softmax(-1)
-        for k, token in enumerate(one.completion):
-            expected.append(-float(log_p[len(one.prompt) + k - 1, token]))
-            numbers.append(i)
-    assert nll.tolist() == pytest.approx(expected, abs=1e-11) and row.tolist() == numbers
-
-
-def test_a_bfloat16_base_gives_float32_losses(make_base):
-    base, wide = make_base("bfloat16"), make_base("float32")
-    batch = pad(make_rows(3, 7), 0, "cpu")
-    with torch.no_grad(), logits_only_where(base.model) as choose:
-        narrow, _ = completion_nll(base.model, batch, choose)
-    with torch.no_grad(), logits_only_where(wide.model) as choose:
-        exact, _ = completion_nll(wide.model, batch, choose)
-    assert narrow.dtype == torch.float32
-    torch.testing.assert_close(narrow, exact, rtol=0.1, atol=0.2)
-
-
-def test_logits_are_computed_only_where_chosen_in_row_major_order(tiny64, hooks_of):
-    ids = torch.tensor([[5, 9, 40, 7], [8, 8, 12, 90]])
-    mask = torch.tensor([[False, True, False, True], [True, False, False, False]])
-    with torch.no_grad():
-        full = tiny64.model(input_ids=ids).logits
-        with logits_only_where(tiny64.model) as choose:
-            choose(mask)
-            few = tiny64.model(input_ids=ids).logits
-            choose(~mask)
-            rest = tiny64.model(input_ids=ids).logits
-        torch.testing.assert_close(few, full[mask].unsqueeze(0), rtol=0, atol=1e-13)
-        assert rest.shape == (1, 5, full.shape[-1])
-        assert torch.equal(tiny64.model(input_ids=ids).logits, full)
-    assert hooks_of(tiny64.model) == 0
-
-
-def test_logits_are_whole_again_after_an_exception(tiny64, hooks_of):
-    with pytest.raises(RuntimeError, match="inside"), logits_only_where(tiny64.model):
-        assert hooks_of(tiny64.model) == 1
-        raise RuntimeError("inside")
-    assert hooks_of(tiny64.model) == 0
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.1, 20), (0.1, 7), (0.0, 5), (0.5, 9), (1.0, 4), (0.1, 1)])
