@@ -210,6 +210,40 @@ def _compare_losses(found: dict[str, Timed]) -> dict[str, float]:
     }
 
 
+def bench_cache(
+    base: BaseModel, first: int, repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Second and later epochs with the activation cache and without, all users in one batch."""
+    blocks = base.skeleton.layers
+    shape = EditShape((first, (first + blocks) // 2), 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    later: dict[str, list[float]] = {}
+
+    def run(name: str, limit: int) -> None:
+        plan = replace(PLAN, batch_size=rows, epochs=3, activation_cache=limit)
+        bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+        ends: list[float] = []
+        draws = [generator(0, "bench", u) for u in range(users)]
+        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(time.perf_counter()))
+        later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
+
+    for repeat in range(repeats + 1):
+        for name, limit in (("without", 0), ("with", 1 << 30)):
+            tick(name)
+            run(name, limit)
+            if not repeat:
+                later[name].clear()
+    return {
+        "first_layer": first,
+        "layers": blocks,
+        "users": users,
+        "rows": rows,
+        "seconds_an_epoch": {name: statistics.median(times) for name, times in later.items()},
+        "later_epochs_ratio": statistics.median(a / b for a, b in zip(later["without"], later["with"], strict=True)),
+    }
+
+
 def bench_generation(
     base: BaseModel, users: int, layers: tuple[int, ...], repeats: int, tick: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -349,6 +383,9 @@ def main() -> int:
                         base, users, rows, options.layers, options.repeats, options.timed_users, tick(name)
                     )
                     result["train"].append(case)
+        if "cache" in options.parts:
+            for first in (base.skeleton.layers // 3, base.skeleton.layers // 2):
+                result["cache"].append(bench_cache(base, first, options.repeats, 8, 4, tick(f"cache below {first}")))
         if "generate" in options.parts:
             result["generate"] = bench_generation(base, 32, options.layers, options.repeats, tick("generation"))
     show(result, console)
