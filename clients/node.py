@@ -13,7 +13,7 @@ from pathlib import Path
 from fed import base_model, methods
 from fed.base_model import BaseModel
 from fed.batching import tokenize
-from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_queries
+from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
@@ -82,9 +82,9 @@ class Node:
         return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
 
     def test_user(self, user: str) -> TestUser:
-        queries = test_queries(self.task, self.corpus.user(user), self.settings)
-        pairs = [self.task.query_pair(query) for query in queries]
-        return TestUser(user, queries, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        asked = test_pairs(self.task, self.corpus.user(user), self.settings)
+        rows = tokenize([pair for _, pair in asked], self.base.tokenizer, self.settings.max_length)
+        return TestUser(user, [query for query, _ in asked], rows)
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
@@ -94,7 +94,7 @@ class Node:
             ones.append([user, len(stage1_pairs(task, self.corpus.user(user), s))])
         for user in self.roster.stage2:
             record = self.corpus.user(user)
-            twos.append([user, len(stage2_pairs(task, record, s)), len(test_queries(task, record, s))])
+            twos.append([user, len(stage2_pairs(task, record, s)), len(test_pairs(task, record, s))])
         return {"stage1": ones, "stage2": twos}
 
 

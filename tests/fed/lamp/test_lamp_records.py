@@ -389,6 +389,8 @@ def test_a_missing_folder_an_empty_one_and_another_tasks_are_refused(tmp_path, c
     task = get_task("LaMP_7")
     with pytest.raises(ValueError, match="must be 'synthetic' or an existing folder; got '.*nowhere'; correct"):
         open_corpus(str(tmp_path / "nowhere"), task, cache_dir=cache)
+    with pytest.raises(ValueError, match="must be an existing folder that holds LaMP_3; got .* or give one: -c 'data="):
+        open_corpus(str(tmp_path / "nowhere"), get_task("LaMP_3"), cache_dir=cache)
     (tmp_path / "user_others.json").write_text("[]")
     with pytest.raises(ValueError, match=r"must hold user_others.json .* got \['user_others.json'\]; add"):
         open_corpus(str(tmp_path), task, cache_dir=cache)
