@@ -13,8 +13,10 @@ from pathlib import Path
 from fed import base_model, methods
 from fed.base_model import BaseModel
 from fed.batching import tokenize
+from fed.choice import Choice
 from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
+from fed.lamp import submission
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
 from fed.methods import Method, UserRows
@@ -85,6 +87,18 @@ class Node:
         asked = test_pairs(self.task, self.corpus.user(user), self.settings)
         rows = tokenize([pair for _, pair in asked], self.base.tokenizer, self.settings.max_length)
         return TestUser(user, [query for query, _ in asked], rows)
+
+    @property
+    def choice(self) -> Choice | None:
+        """The labels to choose from; None where answers are decoded."""
+        if self.settings.answer != "choice":
+            return None
+        return Choice.of(self.task, self.base.tokenizer, self.settings.max_length)
+
+    def keep_answers(self, user: TestUser, arm: str, answers: Sequence[str]) -> None:
+        """Write a user's answers beside its private tensors, as a LaMP submission; they are the user's own texts."""
+        file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
+        submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""

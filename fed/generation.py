@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from fed import shared_prompt
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
 from fed.hooks import EditSession, Stage, edited
@@ -101,13 +102,20 @@ def losses(
 ) -> list[tuple[float, int]]:
     """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
 
+    Rows with one prompt and one pair of edits, such as a query's labels, share the pass over the prompt.
     `personal_positions`: where the personalized edits apply; None: at `positions`, as the collective one.
     """
     where = _where(positions, personal_positions, collective, personal)
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     pad_id = _pad_id(base)
+    groups: dict[tuple[tuple[int, ...], bool, int | None], list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((row.row.prompt, row.collective, row.personal), []).append(i)
+    shared = [places for places in groups.values() if len(places) > 1]
+    alone = [places[0] for places in groups.values() if len(places) == 1]
     with _session(base, collective, personal) as session, logits_only_where(base.model) as choose:
-        for picked in under_token_budget([len(row.row) for row in rows], token_budget):
+        for part in under_token_budget([len(rows[i].row) for i in alone], token_budget):
+            picked = [alone[i] for i in part]
             chosen = [rows[i] for i in picked]
             batch = pad([row.row for row in chosen], pad_id, base.device)
             _set_rows(session, chosen, collective is not None, personal is not None, base.device)
@@ -118,6 +126,25 @@ def losses(
                 found[i] = (value, len(edited_row.row.completion))
             if on_rows:
                 on_rows(len(picked))
+    with _session(base, collective, personal) as session:
+
+        def enter(numbers: Sequence[int], prompt: Tensor, tokens: Tensor) -> None:
+            reading = [rows[shared[number][0]] for number in numbers]
+            _set_rows(session, reading, collective is not None, personal is not None, base.device)
+            session.set_masks([p.mask(prompt, tokens) for p in where])
+
+        together = shared_prompt.losses(
+            base,
+            [rows[places[0]].row.prompt for places in shared],
+            [[rows[i].row.completion for i in places] for places in shared],
+            enter,
+            pad_id=pad_id,
+            token_budget=token_budget,
+            on_rows=on_rows,
+        )
+    for places, values in zip(shared, together, strict=True):
+        for i, value in zip(places, values, strict=True):
+            found[i] = value
     return found
 
 

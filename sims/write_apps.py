@@ -1,9 +1,9 @@
 """Write the settings that the apps of `sims/` share:  python sims/write_apps.py [--check]
 
 Flower wants one pyproject.toml per app, with every setting in it. What the six share stands once: in
-`app.template.toml` (keys, comments, common defaults) and in `[paper]` of `apps.toml`; where an app differs is in its own
-table there. This writes `<app>/pyproject.toml` and `<app>/paper.toml`. `--check` writes nothing and exits 1 where a file
-is not what would be written, as the tests do.
+`app.template.toml` (keys, comments, defaults) and in `[paper]` of `apps.toml`; where an app differs is in a table
+of its own there. This writes `<app>/pyproject.toml` and `<app>/paper.toml`. `--check` writes nothing, and exits 1 where
+a file is not what would be written, as the tests do.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _first(folder: Path, *names: str) -> Path | None:
 
 def read_users(cohort: Cohort, task: Task) -> Iterator[tuple[Place, User]]:
     """Every user of one cohort. Raises RecordError, also for a question or a gold without the other."""
-    golds = {} if cohort.golds is None else _read_golds(cohort.golds, task)
+    golds = {} if cohort.golds is None else read_golds(cohort.golds, task)
     unasked = dict.fromkeys(golds) if cohort.lamp_layout else {}
     for number, raw in read_records(cohort.users):
         place = Place(cohort.users, number)
@@ -116,8 +116,8 @@ def _add_golds(queries: object, golds: dict[str, Any]) -> None:
             query["gold"] = golds[str(query["id"])]
 
 
-def _read_golds(path: Path, task: Task) -> dict[str, Any]:
-    """id -> output of `{"task", "golds": [{"id", "output"}]}` or of the bare list."""
+def read_golds(path: Path, task: Task) -> dict[str, Any]:
+    """id -> output of `{"task", "golds": [{"id", "output"}]}` or of the bare list. Raises RecordError."""
     raw = read_whole(path)
     place = Place(path)
     if isinstance(raw, dict):
