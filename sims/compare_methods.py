@@ -1,0 +1,260 @@
+"""PerFit against all that it is compared with, on LaMP's tasks: the paper's tables 2, 3 and 4, from the real app.
+
+Every cell (task, method, seed) is one run of `sims/run.py`. A finished cell is kept in OUT/cells and not run again, so
+a grid that was stopped goes on where it stood; a cell that was cut short, or whose settings or data changed, is run.
+OUT holds tables.md, results.csv, results.json, differences.csv and index.html, written anew after every cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import grid
+import method_scores
+import method_tables
+from cells import Cell
+from comm_tables import write_csv, write_json, write_text
+from flwr.common.config import parse_config_args
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fed.lamp.tasks import TASKS, get_task
+from fed.settings import METHODS
+
+EXAMPLES = """examples:
+  python sims/compare_methods.py --data ../shared/data --dry-run
+  python sims/compare_methods.py --tasks LaMP_4,LaMP_7 --methods perfit,oppu,lora-p --data ../shared/data --seeds 0,1,2
+  python sims/compare_methods.py --data ../shared/data --seeds 0 LaMP_4=0,1,2 LaMP_7=0,1,2
+  python sims/compare_methods.py --tasks LaMP_7 --methods perfit,oppu
+  python sims/compare_methods.py --data /data/lamp --preset paper -c 'base-model="/models/llama-2-7b"'
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows the options)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = _Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--tasks", default=",".join(TASKS), metavar="T,…", help="of %(default)s (default: all)")
+    p.add_argument(
+        "--methods",
+        default=",".join(METHODS),
+        metavar="M,…",
+        help="of %(default)s (default: all); settings of its own after a colon, such as rag:retrieved=4",
+    )
+    p.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with a folder per task (default: LaMP_7's synthetic users)"
+    )
+    p.add_argument(
+        "--seeds",
+        nargs="+",
+        default=["0"],
+        metavar="[TASK=]S,…",
+        help="one run each; those of a task by its name, such as 0 LaMP_4=0,1,2 (default: 0)",
+    )
+    p.add_argument("--out", type=Path, default=Path("runs/methods"), metavar="DIR", help="default: %(default)s")
+    p.add_argument(
+        "--preset",
+        default="small",
+        choices=grid.PRESETS,
+        help="small: caps for two cores, sims/grid.toml; paper: each app's paper.toml (default: %(default)s)",
+    )
+    p.add_argument(
+        "--best", type=Path, metavar="DIR", help="settings found by sims/search.py --out DIR, where there are some"
+    )
+    p.add_argument(
+        "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="settings of every cell"
+    )
+    p.add_argument(
+        "--against", default="perfit", metavar="M", help="whose differences to the others are tested (default: perfit)"
+    )
+    p.add_argument("--dry-run", action="store_true", help="print the cells and about how long they take, run nothing")
+    return p
+
+
+def plan(options: argparse.Namespace) -> list[Cell]:
+    """Raises ValueError for an option, a setting or data that would make a cell fail at once."""
+    tasks = [get_task(name.strip()).name for name in options.tasks.split(",")]
+    labels = [label.strip() for label in options.methods.split(",")]
+    for name, values in (("tasks", tasks), ("methods", labels)):
+        if len(set(values)) != len(values):
+            raise ValueError(f"{name} must differ, got {','.join(values)}")
+    changes: dict[str, Any] = {}
+    for words in options.run_config:
+        try:
+            found = parse_config_args([words])
+        except Exception:
+            found = {}
+        if not found:
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
+        changes |= found
+    if options.best and not options.best.is_dir():
+        raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
+    return grid.cells(
+        seeds_of(options.seeds, tasks),
+        labels,
+        data=options.data,
+        preset_name=options.preset,
+        changes=changes,
+        best=options.best,
+    )
+
+
+def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
+    """task -> its seeds, from `0,1` for all tasks and `LaMP_4=0,1,2` for one. Raises ValueError."""
+    found: dict[str, list[int]] = {task: [0] for task in tasks}
+    for word in sorted(words, key=lambda one: "=" in one):  # what is for all first
+        task, _, numbers = word.rpartition("=")
+        try:
+            seeds = [int(seed) for seed in numbers.split(",")]
+        except ValueError:
+            raise ValueError(f"seeds must be whole numbers such as 0,1,2 or LaMP_4=0,1,2, got {word!r}") from None
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds must differ and not be negative, got {word!r}")
+        if task and task not in tasks:
+            raise ValueError(f"seeds may be given for the chosen tasks, {', '.join(tasks)}, got {word!r}")
+        found |= dict.fromkeys([task] if task else tasks, seeds)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """3 h 12 min, 4 min 10 s, 9 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def estimates(cells: Sequence[Cell]) -> dict[Cell, float]:
+    """About how many seconds each cell takes. Raises ValueError for bad data."""
+    loads: dict[tuple[str, str], grid.Work] = {}
+    found = {}
+    for cell in cells:
+        chosen = cell.settings()
+        what = (cell.task, str((chosen.data, chosen.max_items, chosen.max_length, chosen.max_queries, chosen.seed)))
+        if what not in loads:
+            loads[what] = grid.work(chosen)
+        found[cell] = grid.seconds(cell, loads[what])
+    return found
+
+
+def write(reports: dict[Cell, dict[str, Any]], lost: dict[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
+    """All result files of OUT, from the cells that have finished."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell, report in reports.items():
+        grouped.setdefault((cell.task, cell.label), []).append(report)
+    every = list(reports.values())
+    results: dict[str, Any] = {
+        "run": {
+            "command": shlex.join(["python", "sims/compare_methods.py", *options.arguments]),
+            "commits": sorted({report["git"] for report in every}),
+            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+            "base_models": sorted({f"{r['base_model']['name']} ({r['base_model']['dtype']})" for r in every}),
+            "data": options.data.name if options.data else "synthetic",
+            "seeds": sorted({report["seed"] for report in every}),
+            "preset": options.preset,
+        },
+        "rows": method_scores.rows(grouped),
+        "differences": method_scores.differences(grouped, options.against),
+        "missing": [{"task": c.task, "method": c.label, "seed": c.seed, "reason": why} for c, why in lost.items()],
+        "cells": [
+            {"task": c.task, "method": c.label, "seed": c.seed, "key": c.key, "settings": r["settings"]}
+            | {name: r[name] for name in ("arms", "parameters", "bytes", "seconds", "git")}
+            for c, r in reports.items()
+        ],
+    }
+    write_json(options.out / "results.json", results)
+    write_text(options.out / "tables.md", method_tables.markdown(results))
+    write_text(options.out / "index.html", method_tables.html(results))
+    write_csv(options.out / "results.csv", method_tables.flat(results))
+    if results["differences"]:
+        write_csv(options.out / "differences.csv", results["differences"])
+    return results
+
+
+def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> int:
+    """Run what is not finished; returns how many cells failed."""
+    root = options.out / "cells"
+    reports = {cell: report for cell in cells if (report := cell.finished(root))}
+    lost = {cell: "not run yet" for cell in cells if cell not in reports}
+    guess = estimates(list(lost))
+    console.print(f"{len(cells)} cells, {len(reports)} finished before; about {duration(sum(guess.values()))} to go")
+    failed, spent, guessed = 0, 0.0, 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=sum(guess.values()) or 1.0, left="")
+        for number, cell in enumerate(list(lost), 1):
+            head = f"{number}/{len(guess)} {cell.task} {cell.label} seed {cell.seed}"
+            pace = spent / guessed if guessed else 1.0
+            left = pace * (sum(guess.values()) - guessed)
+            progress.update(bar, description=head, left=f"about {duration(left)} left")
+
+            def say(line: str, head: str = head) -> None:
+                progress.update(bar, description=f"{head}: {line[:60]}")
+
+            start = time.monotonic()
+            try:
+                reports[cell] = cell.run(root, say)
+                del lost[cell]
+                outcome = ""
+            except ValueError as problem:
+                failed, lost[cell] = failed + 1, " ".join(str(problem).split())
+                outcome = f" · failed: {lost[cell]}"
+            took = time.monotonic() - start
+            spent, guessed = spent + took, guessed + guess[cell]
+            progress.update(bar, completed=guessed)
+            left = spent / guessed * (sum(guess.values()) - guessed)
+            console.print(
+                f"{head}: {duration(took)}, about {duration(left)} left{outcome}", highlight=False, markup=False
+            )
+            if reports:
+                options.out.mkdir(parents=True, exist_ok=True)
+                write({one: reports[one] for one in cells if one in reports}, lost, options)
+    if reports:
+        options.out.mkdir(parents=True, exist_ok=True)
+        results = write({one: reports[one] for one in cells if one in reports}, lost, options)
+        for section in method_tables.sections(results):
+            if not section.title.startswith("Table") or "," not in section.title:
+                console.print(method_tables.as_rich(section))
+        console.print(f"wrote {options.out / 'index.html'}, tables.md, results.csv, results.json", highlight=False)
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    try:
+        cells = plan(options)
+        if options.dry_run:
+            guess = estimates(cells)
+            for cell in cells:
+                state = "finished" if cell.finished(options.out / "cells") else f"about {duration(guess[cell])}"
+                console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
+            left = sum(guess[cell] for cell in cells if not cell.finished(options.out / "cells"))
+            console.print(f"{len(cells)} cells, about {duration(left)} on two cores; preset {options.preset}")
+            return 0
+        return int(run(cells, options, console) > 0)
+    except (ValueError, OSError) as problem:
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cell in progress is ended too, and is run again
+    sys.exit(main())
