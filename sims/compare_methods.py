@@ -13,8 +13,7 @@ import platform
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +26,7 @@ from cells import Cell
 from comm_tables import write_csv, write_json, write_text
 from flwr.common.config import parse_config_args
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from run_cells import Reports, duration, estimates, run_cells
 
 from fed.lamp.tasks import TASKS, get_task
 from fed.settings import METHODS
@@ -41,13 +40,13 @@ EXAMPLES = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help shows the options)\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = _Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--tasks", default=",".join(TASKS), metavar="T,…", help="of %(default)s (default: all)")
     p.add_argument(
         "--methods",
@@ -92,15 +91,7 @@ def plan(options: argparse.Namespace) -> list[Cell]:
     for name, values in (("tasks", tasks), ("methods", labels)):
         if len(set(values)) != len(values):
             raise ValueError(f"{name} must differ, got {','.join(values)}")
-    changes: dict[str, Any] = {}
-    for words in options.run_config:
-        try:
-            found = parse_config_args([words])
-        except Exception:
-            found = {}
-        if not found:
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
-        changes |= found
+    changes = parsed(options.run_config)
     if options.best and not options.best.is_dir():
         raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
     return grid.cells(
@@ -111,6 +102,20 @@ def plan(options: argparse.Namespace) -> list[Cell]:
         changes=changes,
         best=options.best,
     )
+
+
+def parsed(run_config: Sequence[str]) -> dict[str, Any]:
+    """The settings of every `-c`, later ones winning. Raises ValueError."""
+    changes: dict[str, Any] = {}
+    for words in run_config:
+        try:
+            found = parse_config_args([words])
+        except Exception:
+            found = {}
+        if not found:
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
+        changes |= found
+    return changes
 
 
 def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
@@ -130,28 +135,7 @@ def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]
     return found
 
 
-def duration(seconds: float) -> str:
-    """3 h 12 min, 4 min 10 s, 9 s."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
-
-
-def estimates(cells: Sequence[Cell]) -> dict[Cell, float]:
-    """About how many seconds each cell takes. Raises ValueError for bad data."""
-    loads: dict[tuple[str, str], grid.Work] = {}
-    found = {}
-    for cell in cells:
-        chosen = cell.settings()
-        what = (cell.task, str((chosen.data, chosen.max_items, chosen.max_length, chosen.max_queries, chosen.seed)))
-        if what not in loads:
-            loads[what] = grid.work(chosen)
-        found[cell] = grid.seconds(cell, loads[what])
-    return found
-
-
-def write(reports: dict[Cell, dict[str, Any]], lost: dict[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
+def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
     """All result files of OUT, from the cells that have finished."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell, report in reports.items():
@@ -186,51 +170,21 @@ def write(reports: dict[Cell, dict[str, Any]], lost: dict[Cell, str], options: a
 
 
 def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> int:
-    """Run what is not finished; returns how many cells failed."""
-    root = options.out / "cells"
-    reports = {cell: report for cell in cells if (report := cell.finished(root))}
-    lost = {cell: "not run yet" for cell in cells if cell not in reports}
-    guess = estimates(list(lost))
-    console.print(f"{len(cells)} cells, {len(reports)} finished before; about {duration(sum(guess.values()))} to go")
-    failed, spent, guessed = 0, 0.0, 0.0
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=sum(guess.values()) or 1.0, left="")
-        for number, cell in enumerate(list(lost), 1):
-            head = f"{number}/{len(guess)} {cell.task} {cell.label} seed {cell.seed}"
-            pace = spent / guessed if guessed else 1.0
-            left = pace * (sum(guess.values()) - guessed)
-            progress.update(bar, description=head, left=f"about {duration(left)} left")
+    """Run what is not finished and show the tables; returns how many cells failed."""
 
-            def say(line: str, head: str = head) -> None:
-                progress.update(bar, description=f"{head}: {line[:60]}")
+    def after(reports: Reports, lost: Mapping[Cell, str]) -> None:
+        if reports:
+            options.out.mkdir(parents=True, exist_ok=True)
+            write(reports, lost, options)
 
-            start = time.monotonic()
-            try:
-                reports[cell] = cell.run(root, say)
-                del lost[cell]
-                outcome = ""
-            except ValueError as problem:
-                failed, lost[cell] = failed + 1, " ".join(str(problem).split())
-                outcome = f" · failed: {lost[cell]}"
-            took = time.monotonic() - start
-            spent, guessed = spent + took, guessed + guess[cell]
-            progress.update(bar, completed=guessed)
-            left = spent / guessed * (sum(guess.values()) - guessed)
-            console.print(
-                f"{head}: {duration(took)}, about {duration(left)} left{outcome}", highlight=False, markup=False
-            )
-            if reports:
-                options.out.mkdir(parents=True, exist_ok=True)
-                write({one: reports[one] for one in cells if one in reports}, lost, options)
+    reports, lost = run_cells(cells, options.out / "cells", console, after)
     if reports:
         options.out.mkdir(parents=True, exist_ok=True)
-        results = write({one: reports[one] for one in cells if one in reports}, lost, options)
-        for section in method_tables.sections(results):
-            if not section.title.startswith("Table") or "," not in section.title:
+        for section in method_tables.sections(write(reports, lost, options)):
+            if section.is_main:
                 console.print(method_tables.as_rich(section))
         console.print(f"wrote {options.out / 'index.html'}, tables.md, results.csv, results.json", highlight=False)
-    return failed
+    return len(lost)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

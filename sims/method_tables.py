@@ -26,13 +26,14 @@ NONE = "–"
 
 @dataclass
 class Section:
-    """A titled table of texts. best: (row, column) of the cells to mark."""
+    """A titled table of texts. best: (row, column) of the cells to mark. is_main: shown on the terminal too."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
     best: set[tuple[int, int]] = field(default_factory=set)
     note: str = ""
+    is_main: bool = True
 
 
 def sections(results: dict[str, Any]) -> list[Section]:
@@ -91,7 +92,7 @@ def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
             for place, metric in enumerate(metrics)
             for row in _best([one["scores"][metric.key] for one in own], metric)
         }
-        found.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best))
+        found.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best, is_main=False))
     return found
 
 
