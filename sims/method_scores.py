@@ -18,6 +18,7 @@ from typing import Any
 import bootstrap
 
 from fed.costs import cost
+from fed.evaluation import ARMS
 from fed.lamp.tasks import get_task
 from fed.skeleton import skeleton
 
@@ -96,12 +97,21 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def differences(reports: Mapping[tuple[str, str], Sequence[Report]], against: str) -> list[dict[str, Any]]:
-    """Per task, each other method's last arm against that of `against`: value, interval, p, whether it is real."""
+    """Per task, the last arm of `against` minus each other method's, and minus its own other arms (base, swapped, …).
+
+    Each with its interval, p, and whether it is real (`bootstrap.Difference`).
+    """
     found = []
     for task in dict.fromkeys(task for task, _ in reports):
-        methods = {label: _sums(seeds) for (one, label), seeds in reports.items() if one == task}
-        if against not in methods or len(methods) < 2:
+        methods = {label: _sums(seeds, last_arm(seeds[0])) for (one, label), seeds in reports.items() if one == task}
+        if against not in methods:
             continue
+        own = reports[task, against]
+        for arm in ARMS:
+            sums = _sums(own, arm) if arm != last_arm(own[0]) else []
+            # An arm that some users lack would leave them out of every other difference.
+            if sums and all(set(a) == set(b) for a, b in zip(sums, methods[against], strict=True)):
+                methods[f"{against}, {arm}"] = sums
         scores, users = bootstrap.draws_of(get_task(task), methods)
         for label, theirs in scores.items():
             for metric in theirs if label != against else ():
@@ -114,6 +124,5 @@ def differences(reports: Mapping[tuple[str, str], Sequence[Report]], against: st
     return found
 
 
-def _sums(seeds: Sequence[Report]) -> list[dict[str, Mapping[str, float]]]:
-    arm = last_arm(seeds[0])
+def _sums(seeds: Sequence[Report], arm: str) -> list[dict[str, Mapping[str, float]]]:
     return [{u["user_id"]: u["sums"][arm] for u in report["users"] if arm in u["sums"]} for report in seeds]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from method_figures import intervals
 from method_scores import TITLES
 from rich import box
 from rich.table import Table
@@ -26,7 +27,10 @@ NONE = "–"
 
 @dataclass
 class Section:
-    """A titled table of texts. best: (row, column) of the cells to mark. is_main: shown on the terminal too."""
+    """A titled table of texts. best: (row, column) of the cells to mark. is_main: shown on the terminal too.
+
+    figures: inline SVG, for the page alone.
+    """
 
     title: str
     head: list[str]
@@ -34,6 +38,7 @@ class Section:
     best: set[tuple[int, int]] = field(default_factory=set)
     note: str = ""
     is_main: bool = True
+    figures: list[str] = field(default_factory=list)
 
 
 def sections(results: dict[str, Any]) -> list[Section]:
@@ -117,7 +122,9 @@ def _differences(gaps: Sequence[dict[str, Any]]) -> list[Section]:
             )
         head = ["difference", "metric", "value", "95 % interval", "p", "verdict"]
         note = f"paired bootstrap over {own[0]['users']} users, each method's last arm; not corrected for many pairs"
-        found.append(Section(f"What is real, {task}", head, cells, note=note))
+        metrics = dict.fromkeys(gap["metric"] for gap in own)
+        figures = [intervals([gap for gap in own if gap["metric"] == metric]) for metric in metrics]
+        found.append(Section(f"What is real, {task}", head, cells, note=note, figures=figures))
     return found
 
 
@@ -195,6 +202,9 @@ def html(results: dict[str, Any]) -> str:
             )
             parts.append("<tr>" + "".join(cells) + "</tr>")
         parts.append(f'</tbody></table></div><p class="faint">{escape(section.note)}</p>')
+        if section.figures:
+            figures = "".join(f'<figure class="card">{figure}</figure>' for figure in section.figures)
+            parts.append(f'<div class="grid">{figures}</div>')
     return document("Methods compared", "\n".join(parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,11 +49,26 @@ def run_cells(
         after: called with both when a cell has ended.
 
     Raises:
-        ValueError: bad data, before anything is run.
+        ValueError: bad data, or another command at work in `root`, before anything is run.
     """
+    guess = estimates(cells)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"one command at a time may run cells in {root}; wait for it, or take another --out"
+            ) from None
+        return _run_cells(guess, root, console, after)
+
+
+def _run_cells(
+    cells: Mapping[Cell, float], root: Path, console: Console, after: Callable[[Reports, Mapping[Cell, str]], None]
+) -> tuple[Reports, dict[Cell, str]]:
     reports = {cell: report for cell in cells if (report := cell.finished(root))}
     lost = {cell: "not run yet" for cell in cells if cell not in reports}
-    guess = estimates(list(lost))
+    guess = {cell: cells[cell] for cell in lost}
     whole, spent, guessed = sum(guess.values()), 0.0, 0.0
     console.print(f"{len(cells)} cells, {len(reports)} finished before; about {duration(whole)} to go on two cores")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import io
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
@@ -83,11 +84,37 @@ def test_means_deviations_parameters_and_bytes(script, reports):
 
 def test_differences_are_between_last_arms_of_the_same_task(script, reports):
     gaps = script("method_scores").differences(reports, "perfit")
-    assert {gap["theirs"] for gap in gaps} == {"perfit-stage1", "lora-p", "rag"}
+    assert {gap["theirs"] for gap in gaps} == {"perfit-stage1", "lora-p", "rag", "perfit, base", "perfit, stage1"}
     assert {gap["metric"] for gap in gaps} == {"loss_per_token", "mae", "rmse"}
     (mae,) = [gap for gap in gaps if gap["theirs"] == "lora-p" and gap["metric"] == "mae"]
     assert mae["value"] == pytest.approx(1 / 3 - 2 / 3) and mae["users"] == 3
+    (own,) = [gap for gap in gaps if gap["theirs"] == "perfit, stage1" and gap["metric"] == "mae"]
+    assert own["value"] == pytest.approx(1 / 3 - 2 / 3)
     assert script("method_scores").differences(reports, "oppu") == []
+
+
+def test_an_arm_that_a_user_lacks_is_not_compared_and_costs_no_user(script, reports):
+    for one in reports["LaMP_3", "perfit"]:
+        del one["users"][0]["sums"]["stage1"]
+    gaps = script("method_scores").differences(reports, "perfit")
+    assert "perfit, stage1" not in {gap["theirs"] for gap in gaps} and {gap["users"] for gap in gaps} == {3}
+
+
+def test_a_figures_dots_lie_on_the_side_that_is_better(script):
+    def gap(metric, value, theirs):
+        return {"ours": "perfit", "theirs": theirs, "metric": metric, "value": value, "low": value - 0.1,
+                "high": value + 0.1, "real": True}  # fmt: skip
+
+    figure = script("method_figures").intervals(
+        [gap("mae", -0.5, "<oppu>"), gap("mae", 0.5, "rag"), gap("mae", float("nan"), "x")]
+    )
+    tree = ElementTree.fromstring(figure)
+    zero = float(tree.find("line").get("x1"))
+    dots = [(float(dot.get("cx")), dot.get("fill")) for dot in tree.iter("circle")]
+    assert len(dots) == 2 and dots[0][0] < zero < dots[1][0]
+    assert [colour for _, colour in dots] == ["var(--stage12)", "var(--swapped)"]
+    assert "left of the line: perfit is better" in figure and "&lt;oppu&gt;" in figure
+    assert "right of the line" in script("method_figures").intervals([gap("rougeL", 0.1, "rag")])
 
 
 @pytest.fixture
