@@ -146,7 +146,7 @@ def test(message: Message, node: Node) -> RecordDict:
         has_collective=bool(method.collective_shapes()),
         max_new_tokens=node.settings.max_new_tokens,
         choice=node.choice,
-        on_answers=node.keep_answers,
+        on_answers=node.keep_answers if node.is_simulated else None,
         on_rows=lambda count: progress.rows(count, total),
     )
     reply = RecordDict()

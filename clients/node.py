@@ -89,6 +89,11 @@ class Node:
         return TestUser(user, [query for query, _ in asked], rows)
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether this node stands for several devices; a device has a user-id of its own."""
+        return self.parts > 0
+
+    @property
     def choice(self) -> Choice | None:
         """The labels to choose from; None where answers are decoded."""
         if self.settings.answer != "choice":
@@ -96,7 +101,10 @@ class Node:
         return Choice.of(self.task, self.base.tokenizer, self.settings.max_length)
 
     def keep_answers(self, user: TestUser, arm: str, answers: Sequence[str]) -> None:
-        """Write a user's answers beside its private tensors, as a LaMP submission; they are the user's own texts."""
+        """Write a user's answers beside its private tensors, as a LaMP submission.
+
+        Only in a simulation: on a device they are the user's own texts, and nobody asked to keep them in the clear.
+        """
         file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
         submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 

@@ -36,12 +36,13 @@ def losses(
     """(summed nll in nats, tokens) of each completion of each prompt, equal to a whole row's up to rounding.
 
     Args:
-        completions: of each prompt, every one of at least one token. token_budget: tokens of the prompts and
-        completions of one batch. on_rows: called with a number of completions as they finish.
+        completions: of each prompt, every one of at least one token. token_budget: of one forward pass; a batch's
+        cache, where every completion has its prompt's keys and values, may hold twice as many. One prompt is always
+        taken. on_rows: called with a number of completions as they finish.
     """
     found: list[list[tuple[float, int]]] = [[] for _ in prompts]
-    sizes = [len(p) + sum(map(len, own)) for p, own in zip(prompts, completions, strict=True)]
-    for picked in under_token_budget(sizes, token_budget):
+    cached = [len(own) * (len(p) + max(map(len, own))) for p, own in zip(prompts, completions, strict=True)]
+    for picked in under_token_budget(cached, 2 * token_budget):
         owner = [place for place, number in enumerate(picked) for _ in completions[number]]
         ends = [completion for number in picked for completion in completions[number]]
         sums = _batch(base, [prompts[number] for number in picked], owner, ends, picked, enter, pad_id)

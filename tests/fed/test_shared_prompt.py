@@ -48,6 +48,20 @@ def test_the_prompt_is_read_once_for_all_its_labels(tiny32):
     assert read == [len(prompt), len(rows) * (max(map(len, LABELS)) - 1)]
 
 
+def test_the_cache_of_a_batch_keeps_to_twice_the_budget(tiny32):
+    rows = [EditedRow(Row((*range(3, 23), 30 + number), label)) for number in range(6) for label in LABELS]
+    one = len(LABELS) * (21 + max(map(len, LABELS)))  # tokens that one prompt's labels keep
+    sizes = []
+    hook = tiny32.model.model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(given["input_ids"].shape[0]), with_kwargs=True
+    )
+    try:
+        losses(tiny32, rows, Positions.parse("all"), token_budget=one + one // 2)
+    finally:
+        hook.remove()
+    assert sizes == [3, 3 * len(LABELS)] * 2
+
+
 def test_labels_of_one_token_need_no_second_pass(tiny64):
     rows = [EditedRow(Row((5, 6, 7), (token,))) for token in (8, 9)]
     found = losses(tiny64, rows, Positions.parse("all"))

@@ -9,7 +9,8 @@ import pytest
 from fed.lamp import submission
 from fed.lamp.tasks import get_task
 from fed.settings import METHODS
-from tests.integration.in_process import federate
+from server_strategy.app import run as run_server
+from tests.integration.in_process import RUN_ID, InProcessGrid, federate
 
 pytest.importorskip("peft")
 pytest.importorskip("datasets")
@@ -50,6 +51,17 @@ def test_every_method_chooses_labels_and_users_keep_their_answers(settings, star
         scores = submission.score(STARS, submission.golds_of(stars, STARS), answers)
         assert {key: report["arms"][arm][key] for key in scores} == pytest.approx(scores)
     assert all(kind in ("MetricRecord", "ConfigRecord") for kind in _kinds_of_evaluation(grid))
+
+
+def test_a_device_of_its_own_writes_no_answers(settings, stars):
+    run = settings(task="LaMP_3", data=str(stars), answer="choice", cohorts="all", rounds=1, fraction=1.0)
+    grid = InProcessGrid(1, run)
+    (context,) = grid._contexts.values()
+    context.node_config = {"user-id": "a"}
+    report = run_server(grid, run, run.run_folder(RUN_ID))
+    assert [user["user_id"] for user in report["users"]] == ["a"] and report["arms"]["stage1+2"]["mae"] >= 0
+    assert list((run.run_folder(RUN_ID) / "vault").glob("a-*/*.safetensors"))
+    assert not list(run.run_folder(RUN_ID).rglob("answers"))
 
 
 def _kinds_of_evaluation(grid):
