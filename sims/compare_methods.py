@@ -54,9 +54,7 @@ def parser() -> Parser:
         metavar="M,…",
         help="of %(default)s (default: all); settings of its own after a colon, such as rag:retrieved=4",
     )
-    p.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with a folder per task (default: LaMP_7's synthetic users)"
-    )
+    p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic users)")
     p.add_argument(
         "--seeds",
         nargs="+",

@@ -105,7 +105,7 @@ def cells(
     for place in range(max(map(len, seeds.values()))):
         for task in (task for task, own in seeds.items() if place < len(own)):
             seed = seeds[task][place]
-            shared = {**preset(preset_name, task), **changes, "data": _data(data, task, changes)}
+            shared = {**preset(preset_name, task), **changes, "data": _data(data, changes)}
             for label in labels:
                 rates = LORA_RATES if preset_name == "small" and trains_lora(label, shared, task) else {}
                 own = {**rates, **searched(best, task, label), **method_of(label)}
@@ -116,14 +116,10 @@ def cells(
     return found
 
 
-def _data(folder: Path | None, task: str, changes: Mapping[str, Any]) -> str:
+def _data(folder: Path | None, changes: Mapping[str, Any]) -> str:
     if "data" in changes:
         return str(changes["data"])
-    if folder is None:
-        if task != "LaMP_7":
-            raise ValueError(f"{task} needs data: give --data DIR, a folder that holds {task} (LaMP_7 has synthetic)")
-        return "synthetic"
-    return str(folder.expanduser().resolve())
+    return "synthetic" if folder is None else str(folder.expanduser().resolve())
 
 
 def _depends_on_seed(chosen: Settings) -> bool:

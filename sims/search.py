@@ -155,9 +155,7 @@ def parser() -> Parser:
     p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--task", required=True, metavar="T", help=f"one of {', '.join(TASKS)}")
     p.add_argument("--method", default="perfit", metavar="M", help=f"one of {', '.join(METHODS)} (default: perfit)")
-    p.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with a folder per task (LaMP_7 has synthetic users)"
-    )
+    p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic)")
     p.add_argument("--trials", type=int, default=20, metavar="N", help="the budget, in runs (default: 20, the paper's)")
     p.add_argument("--held-out", type=int, default=4, metavar="N", help="history items a user to score on (default: 4)")
     p.add_argument("--seed", type=int, default=0, help="of the draws and of every run (default: %(default)s)")

@@ -35,11 +35,7 @@ class Cohort:
 def find_files(folder: Path, task: Task) -> tuple[Cohort, Cohort]:
     """The files of both cohorts, in `folder` or in the task's folder within it. Raises ValueError."""
     if not folder.is_dir():
-        rule = (
-            "data must be 'synthetic' or an existing folder"
-            if task.name == "LaMP_7"
-            else (f"data must be an existing folder that holds {task.name}")
-        )
+        rule = "data must be 'synthetic' or an existing folder"
         raise ValueError(f"{rule}; got {str(folder)!r}; correct the path, or give one: -c 'data=\"/path\"'")
     others = {name: other for other in TASKS.values() for name in other.folders if other is not task}
     if folder.name in others:

@@ -141,7 +141,6 @@ def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--tasks", "LaMP_3"], "LaMP_3 needs data: give --data DIR"),
         (["--tasks", "LaMP_9"], "the task must be one of"),
         (["--tasks", "LaMP_7,LaMP_7"], "tasks must differ"),
         (["--tasks", "LaMP_7", "--methods", "perfit,best"], "methods must be among"),
@@ -152,7 +151,7 @@ def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
         (["--tasks", "LaMP_7", "-c", "rounds"], "key=value pairs"),
         (["--tasks", "LaMP_7", "-c", "rounds=0"], "rounds must be at least 1, got 0"),
         (["--tasks", "LaMP_7", "--best", "/nowhere"], "--best must be a folder"),
-        (["--tasks", "LaMP_3", "--data", "/nowhere"], "must be an existing folder that holds LaMP_3"),
+        (["--tasks", "LaMP_3", "--data", "/nowhere"], "must be 'synthetic' or an existing folder"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(command, tmp_path, arguments, words):

@@ -98,7 +98,7 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--task", "LaMP_3"], "LaMP_3 needs data"),
+        (["--task", "LaMP_3", "--data", "/nowhere"], "must be 'synthetic' or an existing folder"),
         (["--task", "LaMP_9"], "the task must be one of"),
         (["--task", "LaMP_7", "--method", "best"], "methods must be among"),
         (["--task", "LaMP_7", "--trials", "0"], "trials and held-out must be at least 1, got 0 and 4"),
