@@ -133,6 +133,14 @@ def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]
     return found
 
 
+def machine() -> str:
+    """The cores and the processor's name, as far as the system tells."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {named[0] if named else platform.machine()}"
+
+
 def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
     """All result files of OUT, from the cells that have finished."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -143,8 +151,8 @@ def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespac
         "run": {
             "command": shlex.join(["python", "sims/compare_methods.py", *options.arguments]),
             "commits": sorted({report["git"] for report in every}),
-            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-            "base_models": sorted({f"{r['base_model']['name']} ({r['base_model']['dtype']})" for r in every}),
+            "machine": machine(),
+            "base_models": sorted({"{name} ({dtype} on {device})".format(**r["base_model"]) for r in every}),
             "data": options.data.name if options.data else "synthetic",
             "seeds": sorted({report["seed"] for report in every}),
             "preset": options.preset,

@@ -69,7 +69,7 @@ def _matrix(title: str, rows: Sequence[dict[str, Any]]) -> Section:
         for row in _best([own[place] for own in spreads], metric)
     }
     seeds = max((len(row["seeds"]) for row in rows), default=0)
-    return Section(title, head, cells, best, f"mean ± standard deviation, {seeds} seeds at most; * the best mean")
+    return Section(title, head, cells, best, f"mean ± standard deviation over seeds, up to {seeds}; * the best mean")
 
 
 def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
