@@ -56,7 +56,11 @@ def run(app: str, config: Config, say: Callable[[str], None]) -> Path:
     """
     command = [sys.executable, str(CHECKOUT / "sims" / "run.py"), str(CHECKOUT / "sims" / app), "-c", words(config)]
     last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
+    # clean-up short and leave a SuperLink behind. The run is told once, below.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:

@@ -2,6 +2,11 @@
 
 import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +72,29 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
 
 def _fails():
     raise ValueError("no")
+
+
+def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(script, small, tmp_path):
+    """As `timeout` and terminals end it: the group hears the signal, and the run must not hear it twice."""
+    command = [sys.executable, str(REPOSITORY / "sims" / "compare_methods.py"), "--tasks", "LaMP_7"]
+    command += ["--methods", "perfit", "--out", str(tmp_path), "-c", small.replace("rounds=1", "rounds=50")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    stopped = time.monotonic() + 120
+    while not list(tmp_path.glob("cells/LaMP_7/*/*/rounds.jsonl")):
+        assert process.poll() is None and time.monotonic() < stopped
+        time.sleep(0.2)
+    processes = script("run")
+    family = processes._family(process.pid)
+    assert len(family) > 4  # the command, the run, the SuperLink, and what it started
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    stopped = time.monotonic() + 30
+    while left := [
+        pid for pid, start in family.items() if (s := processes._stat(pid)) and s[1] != "Z" and s[2] == start
+    ]:
+        assert time.monotonic() < stopped, left
+        time.sleep(0.2)
+    assert not list(tmp_path.glob("cells/LaMP_7/*/cell.json"))
 
 
 def test_two_commands_do_not_run_cells_in_one_folder(script, tmp_path):
