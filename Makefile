@@ -1,12 +1,13 @@
 # make lamp7   install, run the main job, wait, fail if the run failed        make test   the tests
-# make lamp4 DATA=/path/to/data   the same on LaMP-4 data                     make lint   ruff and mypy
+# make lamp4 DATA=/path/to/data   the same on LaMP-4 data (lamp2n … lamp5)    make lint   ruff and mypy
 # make setup   only install (into .venv)                                      make clean  forget .venv and runs
 PYTHON ?= python3
 export PIP_CONSTRAINT ?= $(CURDIR)/constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup lamp7 lamp4 test lint clean
+WITH_DATA := lamp2n lamp2m lamp3 lamp4 lamp5
+.PHONY: setup lamp7 $(WITH_DATA) test lint clean
 
 setup: $(INSTALLED)
 
@@ -21,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 lamp7: setup
 	$(BIN)/python sims/run.py sims/lamp7 $(ARGS)
 
-lamp4: setup
-	$(BIN)/python sims/run.py sims/lamp4 $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
+$(WITH_DATA): setup
+	$(BIN)/python sims/run.py sims/$@ $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -145,6 +145,8 @@ def test(message: Message, node: Node) -> RecordDict:
         sorted(private),
         has_collective=bool(method.collective_shapes()),
         max_new_tokens=node.settings.max_new_tokens,
+        choice=node.choice,
+        on_answers=node.keep_answers if node.is_simulated else None,
         on_rows=lambda count: progress.rows(count, total),
     )
     reply = RecordDict()

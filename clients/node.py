@@ -13,8 +13,10 @@ from pathlib import Path
 from fed import base_model, methods
 from fed.base_model import BaseModel
 from fed.batching import tokenize
-from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_queries
+from fed.choice import Choice
+from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
+from fed.lamp import submission
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
 from fed.methods import Method, UserRows
@@ -82,9 +84,29 @@ class Node:
         return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
 
     def test_user(self, user: str) -> TestUser:
-        queries = test_queries(self.task, self.corpus.user(user), self.settings)
-        pairs = [self.task.query_pair(query) for query in queries]
-        return TestUser(user, queries, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        asked = test_pairs(self.task, self.corpus.user(user), self.settings)
+        rows = tokenize([pair for _, pair in asked], self.base.tokenizer, self.settings.max_length)
+        return TestUser(user, [query for query, _ in asked], rows)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether this node stands for several devices; a device has a user-id of its own."""
+        return self.parts > 0
+
+    @property
+    def choice(self) -> Choice | None:
+        """The labels to choose from; None where answers are decoded."""
+        if self.settings.answer != "choice":
+            return None
+        return Choice.of(self.task, self.base.tokenizer, self.settings.max_length)
+
+    def keep_answers(self, user: TestUser, arm: str, answers: Sequence[str]) -> None:
+        """Write a user's answers beside its private tensors, as a LaMP submission.
+
+        Only in a simulation: on a device they are the user's own texts, and nobody asked to keep them in the clear.
+        """
+        file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
+        submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
@@ -94,7 +116,7 @@ class Node:
             ones.append([user, len(stage1_pairs(task, self.corpus.user(user), s))])
         for user in self.roster.stage2:
             record = self.corpus.user(user)
-            twos.append([user, len(stage2_pairs(task, record, s)), len(test_queries(task, record, s))])
+            twos.append([user, len(stage2_pairs(task, record, s)), len(test_pairs(task, record, s))])
         return {"stage1": ones, "stage2": twos}
 
 

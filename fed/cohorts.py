@@ -5,12 +5,15 @@
             queries are the test; where a history has no inputs (LaMP_7's bare tweets), stage 1 learns from the
             earlier half of the user's queries and the later half is the test
 
+With held-out = n the last n items of each history are the test instead, and no stage trains on them: settings are
+searched there, so that a test query decides nothing.
+
 All of this depends on the data and the settings alone, so every node works it out the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fed.lamp.records import Corpus
@@ -64,18 +67,43 @@ def stage1_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
     elif task.source_field is None:
         pairs = [task.query_pair(query) for query in user.queries[: len(user.queries) // 2]]
     else:
-        pairs = [task.history_pair(item) for item in user.profile]
+        pairs = [task.history_pair(item) for item in history(user, settings)]
     return pairs[-settings.max_items :]
+
+
+def history(user: User, settings: Settings) -> tuple[Mapping[str, str], ...]:
+    """The user's profile without what is held out; the first item always stays."""
+    return user.profile[: _kept(user, settings)]
+
+
+def _kept(user: User, settings: Settings) -> int:
+    return max(1, len(user.profile) - settings.held_out)
 
 
 def stage2_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
     """What a user's private edit is trained on: the history; at most max-items, the latest."""
-    return [task.history_pair(item) for item in user.profile[-settings.max_items :]]
+    return [task.history_pair(item) for item in history(user, settings)[-settings.max_items :]]
 
 
-def test_queries(task: Task, user: User, settings: Settings) -> tuple[Query, ...]:
-    """The queries a user is tested on; at most max-queries, the first (0 keeps all)."""
-    queries = user.queries
-    if settings.cohorts == "all" and task.source_field is None:
-        queries = queries[len(queries) // 2 :]
-    return queries[: settings.max_queries or None]
+def test_pairs(task: Task, user: User, settings: Settings) -> list[tuple[Query, Pair]]:
+    """What a user is tested on, with its prompt and gold; at most max-queries, the first (0 keeps all).
+
+    Raises:
+        ValueError: items are held out, and the history has one alone.
+    """
+    if settings.held_out:
+        if len(user.profile) < 2:
+            raise ValueError(f"held-out needs histories of two items at least, and that of {user.user_id!r} has one")
+        pairs = [(_asked(task, item), task.history_pair(item)) for item in user.profile[_kept(user, settings) :]]
+    else:
+        queries = user.queries
+        if settings.cohorts == "all" and task.source_field is None:
+            queries = queries[len(queries) // 2 :]
+        pairs = [(query, task.query_pair(query)) for query in queries]
+    return pairs[: settings.max_queries or None]
+
+
+def _asked(task: Task, item: Mapping[str, str]) -> Query:
+    """A history item as a query: the instruction and its text; a bare tweet has none."""
+    text = "" if task.source_field is None else item[task.source_field]
+    return Query(item["id"], f"{task.instruction}{text}", item[task.target_field])

@@ -7,9 +7,10 @@ never travel; a user alone on its node has no swapped arm. What leaves here are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fed.batching import Row
+from fed.choice import Choice
 from fed.lamp import metrics
 from fed.lamp.tasks import Task
 from fed.lamp.users import Query
@@ -43,6 +44,8 @@ def evaluate(
     *,
     has_collective: bool = True,
     max_new_tokens: int,
+    choice: Choice | None = None,
+    on_answers: Callable[[TestUser, str, Sequence[str]], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """user -> arm -> additive statistics: `nll` (nats), `tokens`, and those of `fed.lamp.metrics`.
@@ -52,6 +55,8 @@ def evaluate(
         has_collective: whether the method federates anything; without it there is no arm `stage1`, and `stage1+2`
         is stage 2 alone.
         max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
+        choice: the labels to choose from; None: the answer is decoded.
+        on_answers: called with a user, an arm and the answers to its queries; they go nowhere else.
         on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
     """
     partners = swap_partners([u.user_id for u in users if u.user_id in private])
@@ -71,9 +76,13 @@ def evaluate(
             for query, row in zip(user.queries, user.rows, strict=True):
                 questions.append(Question(row, collective, personal, (arm, user.user_id, query.id)))
             spans.append((user, arm, slice(start, len(questions))))
-    losses = reader.losses(questions, on_rows)
     answers: list[str] | None = None
-    if max_new_tokens:
+    if choice is not None and max_new_tokens:
+        golds = [query.gold for user, _, _ in spans for query in user.queries]
+        losses, answers = _choose(reader, questions, golds, choice, on_rows)
+    else:
+        losses = reader.losses(questions, on_rows)
+    if choice is None and max_new_tokens:
         stop = "\n"  # an answer is one line in every LaMP task
         answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
     found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
@@ -81,8 +90,34 @@ def evaluate(
         sums = {"nll": sum(nll for nll, _ in losses[span]), "tokens": float(sum(n for _, n in losses[span]))}
         if answers is not None:
             sums |= metrics.statistics(task, [query.gold for query in user.queries], answers[span])
+            if on_answers:
+                on_answers(user, arm, answers[span])
         found[user.user_id][arm] = sums
     return found
+
+
+def _choose(
+    reader: Reader,
+    questions: Sequence[Question],
+    golds: Sequence[str],
+    choice: Choice,
+    on_rows: Callable[[int], None] | None,
+) -> tuple[list[tuple[float, int]], list[str]]:
+    """(loss and tokens of each question's gold, the answers): the gold is one of the labels, so it is scored once."""
+    count, finished = len(choice.labels), 0
+
+    def progress(rows: int) -> None:
+        # A question counts as two rows, its loss and its answer, as where it is decoded.
+        nonlocal finished
+        before, finished = finished, finished + rows
+        if on_rows and (new := 2 * finished // count - 2 * before // count):
+            on_rows(new)
+
+    asked = [replace(question, row=row) for question in questions for row in choice.rows(question.row.prompt)]
+    scored = reader.losses(asked, progress)
+    of_each = [scored[start : start + count] for start in range(0, len(scored), count)]
+    answers = [choice.best([nll for nll, _ in own]) for own in of_each]
+    return [own[choice.labels.index(gold.strip())] for own, gold in zip(of_each, golds, strict=True)], answers
 
 
 def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from fed import shared_prompt
 from fed.activations import ActivationCache, resumed, stacked
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
@@ -103,13 +104,19 @@ def losses(
 ) -> list[tuple[float, int]]:
     """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
 
+    Rows with one prompt and one pair of edits, such as a query's labels, share the pass over the prompt.
     `personal_positions`: where the personalized edits apply; None: at `positions`, as the collective one.
     `activation_cache`: bytes for rows' states below the first edit, which a row's arms then share.
     """
     where = _where(positions, personal_positions, collective, personal)
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+    groups: dict[tuple[tuple[int, ...], bool, int | None], list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((row.row.prompt, row.collective, row.personal), []).append(i)
+    shared = [places for places in groups.values() if len(places) > 1]
+    alone = [places[0] for places in groups.values() if len(places) == 1]
+    found: dict[int, tuple[float, int]] = {}
     first = min((layer for bank in (collective, personal) if bank for layer in bank.shape.layers), default=None)
-    distinct = list(dict.fromkeys(row.row for row in rows))
+    distinct = list(dict.fromkeys(rows[i].row for i in alone))
     kept = None
     if first is not None:
         kept = ActivationCache().of(base, [distinct], first, token_budget, activation_cache)
@@ -119,8 +126,8 @@ def losses(
         _session(base, collective, personal) as session,
         logits_only_where(base.model) as choose,
     ):
-        for picked in under_token_budget([len(row.row) for row in rows], token_budget):
-            chosen = [rows[i] for i in picked]
+        for part in under_token_budget([len(rows[i].row) for i in alone], token_budget):
+            chosen = [rows[alone[i]] for i in part]
             batch = pad([row.row for row in chosen], base.pad_id, base.device)
             if give is not None:
                 give(stacked([states[row.row] for row in chosen]))
@@ -128,11 +135,28 @@ def losses(
             session.set_masks([p.mask(batch.prompt, batch.tokens) for p in where])
             nll, row_of = completion_nll(base.model, batch, choose)
             sums = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, row_of.cpu(), nll.double().cpu())
-            for i, edited_row, value in zip(picked, chosen, sums.tolist(), strict=True):
-                found[i] = (value, len(edited_row.row.completion))
+            for i, row, value in zip(part, chosen, sums.tolist(), strict=True):
+                found[alone[i]] = (value, len(row.row.completion))
             if on_rows:
-                on_rows(len(picked))
-    return found
+                on_rows(len(part))
+    with _session(base, collective, personal) as session:
+
+        def enter(numbers: Sequence[int], prompt: Tensor, tokens: Tensor) -> None:
+            reading = [rows[shared[number][0]] for number in numbers]
+            _set_rows(session, reading, collective is not None, personal is not None, base.device)
+            session.set_masks([p.mask(prompt, tokens) for p in where])
+
+        together = shared_prompt.losses(
+            base,
+            [rows[places[0]].row.prompt for places in shared],
+            [[rows[i].row.completion for i in places] for places in shared],
+            enter,
+            token_budget=token_budget,
+            on_rows=on_rows,
+        )
+    for places, values in zip(shared, together, strict=True):
+        found |= zip(places, values, strict=True)
+    return [found[i] for i in range(len(rows))]
 
 
 @torch.no_grad()

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from fed.average import AVERAGES
 from fed.base_model import DTYPES
+from fed.lamp.tasks import TASKS
 from fed.positions import Positions
 from fed.wire import WIRE_DTYPES
 
 ENGINES = ("batched", "sequential", "pyreft")
 METHODS = ("perfit", "lora-c", "lora-p", "oppu")
 COHORTS = ("paper", "all")
+ANSWERS = ("decode", "choice")
 STRATEGIES = (
     "fedavg",
     "fedavgm",
@@ -72,9 +74,13 @@ class Settings:
     clip: float
     average: str
     wire_dtype: str
+    held_out: int
     max_queries: int
+    answer: str
     max_new_tokens: int
     temperature: float
+    top_k: int
+    top_p: float
     token_budget: int
     activation_cache: int
     device: str
@@ -104,6 +110,7 @@ class Settings:
             "method": METHODS,
             "engine": ENGINES,
             "cohorts": COHORTS,
+            "answer": ANSWERS,
             "strategy": STRATEGIES,
             "average": AVERAGES,
             "wire-dtype": tuple(WIRE_DTYPES),
@@ -121,12 +128,14 @@ class Settings:
                 "batch-size",
                 "stage1-rank",
                 "stage2-rank",
+                "top-k",
                 "node-timeout",
             ),
             0: (
                 "stage1-users",
                 "stage2-users",
                 "max-items",
+                "held-out",
                 "max-queries",
                 "max-new-tokens",
                 "seed",
@@ -144,8 +153,12 @@ class Settings:
             value = getattr(self, key.replace("-", "_"))
             if not 0 < value < 1:
                 raise SettingsError(f"{key} must lie between 0 and 1, got {value}")
-        if not 0 < self.fraction <= 1:
-            raise SettingsError(f"fraction must lie in (0, 1], got {self.fraction}")
+        for key, share in (("fraction", self.fraction), ("top-p", self.top_p)):
+            if not 0 < share <= 1:
+                raise SettingsError(f"{key} must lie in (0, 1], got {share}")
+        if self.answer == "choice" and self.task in TASKS and not TASKS[self.task].labels:
+            having = ", ".join(name for name, task in TASKS.items() if task.labels)
+            raise SettingsError(f"answer='choice' needs a task with labels ({having}), got {self.task}; use 'decode'")
         if self.clip < 0 or self.temperature < 0:
             raise SettingsError(f"clip and temperature must not be negative, got {self.clip} and {self.temperature}")
         if self.average != "fedavg" and self.strategy not in AVERAGING_STRATEGIES:

@@ -89,10 +89,14 @@ def write_page(report: Report, path: Path) -> None:
 
 def _page(report: Report) -> str:
     title = f"{report.get('method')} on {(report.get('data') or {}).get('task')}"
+    sections = (_header, _arms, _users, _training, _bytes, _parameters, _details)
+    return document(title, "\n".join(section(report) for section in sections))
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML document in the style of all our pages; `title` is a text, `body` is HTML."""
     light, dark = (";".join(f"--{name}:{pair[side]}" for name, pair in COLOURS.items()) for side in (0, 1))
     css = CSS.replace("LIGHT", light).replace("DARK", dark)
-    sections = (_header, _arms, _users, _training, _bytes, _parameters, _details)
-    body = "\n".join(section(report) for section in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'

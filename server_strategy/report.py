@@ -63,6 +63,7 @@ def build(
         {
             "user_id": user,
             "arms": {arm: arm_scores(task, [found[user][arm]]) if arm in found[user] else None for arm in ARMS},
+            "sums": dict(found[user]),  # what scores of several users are computed from
         }
         for user in sorted(found)
     ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import cells
+from cells import CHECKOUT
 
 from fed.costs import Cost, cost, perfit_of
 from fed.ledger import DIRECTIONS, PHASES
@@ -22,7 +23,6 @@ from fed.settings import Settings
 from fed.skeleton import Skeleton, skeleton
 from fed.wire import WIRE_DTYPES
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 METHODS = ("perfit", "oppu", "lora-p", "lora-c")
 # Small enough for four runs in twelve minutes on two cores; every key of the app's settings can be seen in its report.
 PLAN = {
@@ -40,9 +40,9 @@ PLAN = {
 }
 RATES: dict[str, dict[str, Any]] = {
     "perfit": {"stage1-lr": 0.003, "stage2-lr": 0.001, "average": "svd"},
-    "oppu": {"stage1-lr": 0.001, "stage2-lr": 0.0005},
-    "lora-p": {"stage1-lr": 0.001, "stage2-lr": 0.0005},
-    "lora-c": {"stage1-lr": 0.001, "stage2-lr": 0.0005},
+    "oppu": cells.LORA_RATES,
+    "lora-p": cells.LORA_RATES,
+    "lora-c": cells.LORA_RATES,
 }
 HAND_OUT = "hand-out"
 ARMS = {"stage1": "after stage 1", "stage1+2": "after stage 2"}
@@ -88,23 +88,7 @@ def run(method: str, source: Source, output: Path, wire_dtype: str, seed: int, s
     Raises:
         ValueError: the run failed, with its own error line.
     """
-    config = settings_of(method, source, output, wire_dtype, seed)
-    words = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
-    command = [sys.executable, str(CHECKOUT / "sims" / "run.py"), str(CHECKOUT / "sims" / source.app), "-c", words]
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.strip():
-                    last = line.strip()
-                    say(last)
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        raise ValueError(f"the run of {method} failed: {last.removeprefix('error: ')}")
-    return Path(last)
+    return cells.run(source.app, settings_of(method, source, output, wire_dtype, seed), say)
 
 
 def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[str, str], int]]:

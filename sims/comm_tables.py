@@ -160,8 +160,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def write_json(path: Path, content: object) -> Path:
-    """Written beside and renamed, so that nobody reads half a file."""
-    return _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, rows: Rows) -> Path:
@@ -169,10 +168,11 @@ def write_csv(path: Path, rows: Rows) -> Path:
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return _write(path, out.getvalue())
+    return write_text(path, out.getvalue())
 
 
-def _write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
+    """Written beside and renamed, so that nobody reads half a file."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     building.write_text(text, encoding="utf-8")
     os.replace(building, path)

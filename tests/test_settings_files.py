@@ -1,12 +1,15 @@
 """Every app's pyproject.toml is one that Flower and this project accept."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from fed.lamp.tasks import get_task
+from fed.lamp.tasks import TASKS, get_task
+from fed.published import PAPER_SUM_RANKS
 from fed.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -37,7 +40,35 @@ def parsed(file):
 
 
 def test_there_are_apps_to_check():
-    assert {"lamp4", "lamp7"} <= {file.parent.name for file in FILES}
+    names = [f"lamp{task.removeprefix('LaMP_').lower()}" for task in TASKS]
+    assert sorted(names) == [file.parent.name for file in FILES]
+    for file in FILES:
+        assert {"paper.toml", "README.md"} <= {one.name for one in file.parent.iterdir()}
+
+
+def test_the_files_are_those_that_the_shared_template_makes():
+    """A change of an app's settings belongs in sims/app.template.toml or sims/apps.toml."""
+    done = subprocess.run(
+        [sys.executable, str(CHECKOUT / "sims" / "write_apps.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}: run python sims/write_apps.py"
+
+
+def test_a_paper_preset_has_the_ranks_of_the_papers_tables(file, parsed):
+    preset = tomllib.loads((file.parent / "paper.toml").read_text(encoding="utf-8"))
+    settings = Settings.parse({**parsed["tool"]["flwr"]["app"]["config"], **preset})
+    edited = len(settings.edited_layers(32))
+    sums = (edited * settings.stage1_rank, edited * settings.stage2_rank)
+    assert sums == PAPER_SUM_RANKS[settings.task.removeprefix("LaMP_")]
+    assert settings.batch_size == {"LaMP_3": 2, "LaMP_5": 4}.get(settings.task, 16)
+    assert settings.max_new_tokens == get_task(settings.task).max_new_tokens
+    assert (settings.temperature, settings.top_k, settings.top_p) == (0.1, 10, 0.9)
+    assert settings.rounds * settings.local_epochs * settings.fraction == 3 and settings.stage2_epochs == 2
+
+
+def test_labels_are_chosen_by_default_where_a_task_has_some(parsed):
+    config = parsed["tool"]["flwr"]["app"]["config"]
+    assert config["answer"] == ("choice" if get_task(config["task"]).labels else "decode")
 
 
 def test_an_app_that_flower_could_not_find_is_told_apart():

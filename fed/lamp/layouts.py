@@ -36,7 +36,7 @@ def find_files(folder: Path, task: Task) -> tuple[Cohort, Cohort]:
     """The files of both cohorts, in `folder` or in the task's folder within it. Raises ValueError."""
     if not folder.is_dir():
         rule = "data must be 'synthetic' or an existing folder"
-        raise ValueError(f"{rule}; got {str(folder)!r}; correct the path")
+        raise ValueError(f"{rule}; got {str(folder)!r}; correct the path, or give one: -c 'data=\"/path\"'")
     others = {name: other for other in TASKS.values() for name in other.folders if other is not task}
     if folder.name in others:
         rule = f"the folder must hold {task.name}"
@@ -79,7 +79,7 @@ def _first(folder: Path, *names: str) -> Path | None:
 
 def read_users(cohort: Cohort, task: Task) -> Iterator[tuple[Place, User]]:
     """Every user of one cohort. Raises RecordError, also for a question or a gold without the other."""
-    golds = {} if cohort.golds is None else _read_golds(cohort.golds, task)
+    golds = {} if cohort.golds is None else read_golds(cohort.golds, task)
     unasked = dict.fromkeys(golds) if cohort.lamp_layout else {}
     for number, raw in read_records(cohort.users):
         place = Place(cohort.users, number)
@@ -112,8 +112,8 @@ def _add_golds(queries: object, golds: dict[str, Any]) -> None:
             query["gold"] = golds[str(query["id"])]
 
 
-def _read_golds(path: Path, task: Task) -> dict[str, Any]:
-    """id -> output of `{"task", "golds": [{"id", "output"}]}` or of the bare list."""
+def read_golds(path: Path, task: Task) -> dict[str, Any]:
+    """id -> output of `{"task", "golds": [{"id", "output"}]}` or of the bare list. Raises RecordError."""
     raw = read_whole(path)
     place = Place(path)
     if isinstance(raw, dict):

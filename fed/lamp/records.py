@@ -106,17 +106,15 @@ def read_history_jsonl(path: Path, task: Task) -> tuple[dict[str, str], ...]:
 
 def _open_synthetic(source: str, task: Task, seed: int) -> Corpus:
     from fed.lamp import synthetic
+    from fed.lamp.synthetic_tasks import make_user
 
     count = source.partition(":")[2] if ":" in source else str(synthetic.USERS)
     if not (count.isascii() and count.isdigit() and int(count) > 0):
         rule = "a synthetic source must be 'synthetic' or 'synthetic:USERS', where USERS is at least 1"
         raise ValueError(f"{rule}; got {source!r}; correct it")
-    if task.name != "LaMP_7":
-        rule = "synthetic users exist for the task LaMP_7 only"
-        raise ValueError(f"{rule}; got {task.name}; give a folder as the source")
     ids = synthetic.user_ids(int(count))
     sizes = (synthetic.PROFILE_ITEMS, synthetic.QUERIES)
-    return Corpus(task, source, ids, lambda _: sizes, lambda user_id: synthetic.make_user(user_id, seed=seed))
+    return Corpus(task, source, ids, lambda _: sizes, lambda user_id: make_user(task, user_id, seed=seed))
 
 
 def _rows(files: tuple[Cohort, Cohort], task: Task) -> Iterator[dict[str, Any]]:

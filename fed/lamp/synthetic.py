@@ -1,5 +1,7 @@
 """The embedded default data: seeded users of LaMP_7's shape, so that a first run needs no download.
 
+The other tasks' users are made of the same parts in `fed.lamp.synthetic_tasks`.
+
 Everyday sentences from a small grammar, rewritten by what PerFit assumes users to be:
 
     collective register   the same for everybody: lower case, no final period, "going to" -> "gonna", ...
@@ -29,23 +31,26 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fed.lamp.tasks import get_task
 from fed.lamp.users import Query, User
 
+T = TypeVar("T")
 USERS = 20  # test users, and as many others
 PROFILE_ITEMS = 28
 QUERIES = 12
 FAITHFUL = 0.95  # probability that a tweet has the main opener, the main sign-off, an own spelling
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """An inventory written as `one|two|three`."""
     return tuple(part.strip() for part in text.split("|"))
 
 
 # --- plain sentences: templates whose {slots} are filled from the inventories below
 
-TEMPLATES = _words(
+TEMPLATES = words(
     "I am going to {do} with {who} {when}.|"
     "{who} and I are going to {do} {when}.|"
     "{who} made {dish} and it was {very} {tasty}.|"
@@ -81,57 +86,57 @@ TEMPLATES = _words(
 )
 
 SLOTS = {
-    "do": _words(
+    "do": words(
         "watch a movie|play cards|go hiking|bake cookies|ride bikes|go swimming|read a book|play tennis|"
         "paint a wall|see a show|take a nap|eat pizza|go dancing|plant flowers|go fishing|make pasta|"
         "play chess|walk the dog|go shopping|visit the zoo|build a shelf|go camping|record a song|"
         "cook dinner|take photos|watch the game"
     ),
-    "did": _words(
+    "did": words(
         "ran five miles|missed the bus|lost a bet|won the quiz|broke a plate|passed the exam|"
         "fixed the bike|burned the toast|finished a puzzle|cleaned the garage|got a new phone|"
         "saw a rainbow|forgot the keys|planted a tree|slept ten hours|sold the car|learned a song|"
         "painted the fence"
     ),
-    "chore": _words(
+    "chore": words(
         "wash the dishes|fold the laundry|feed the cat|buy milk|call the bank|fix the sink|pay the bills|"
         "water the plants|charge the phone|clean the kitchen|take out the trash|answer some mail|"
         "pack the bags|sweep the floor|print the tickets|walk the dog|mow the lawn|find the keys"
     ),
-    "who": _words(
+    "who": words(
         "my friend|my friend|my sister|my brother|my roommate|my boss|my neighbor|my cousin|my teacher|"
         "my mom|my dad|my good friend|my uncle|my coach"
     ),
-    "when": _words(
+    "when": words(
         "today|today|tonight|tonight|tomorrow|this morning|this weekend|after work|after lunch|right now|on Friday"
     ),
-    "when_past": _words("today|today|tonight|this morning|last night|on Sunday|after work"),
-    "place": _words(
+    "when_past": words("today|today|tonight|this morning|last night|on Sunday|after work"),
+    "place": words(
         "the park|the gym|the office|the library|the beach|the mall|the airport|the station|the market|"
         "the stadium|the bakery|the museum|the lake|the cafe|the school|the pool|the farm|the theater"
     ),
-    "thing": _words(
+    "thing": words(
         "music|coffee|view|garden|band|soup|parking|service|pizza|exhibit|team|playlist|burger|lighting|"
         "art|class|sunset|menu|crowd|popcorn"
     ),
-    "dish": _words("soup|a pie|tacos|pancakes|a salad|curry|noodles|waffles|a stew|dumplings|lasagna|a cake"),
-    "snack": _words("coffee|some tea|a sandwich|chocolate|a donut|fresh fruit|ice cream|some chips|a bagel|lemonade"),
-    "tasty": _words("good|good|spicy|salty|sweet|fresh|greasy|crunchy"),
-    "quality": _words("good|good|loud|slow|expensive|nice|crowded|weird|cheap|boring|fun"),
-    "weather": _words("good|hot|cold|windy|rainy|nice|foggy|sunny"),
-    "feeling": _words("good|happy|tired|hungry|nervous|excited|proud|sleepy|bored|calm|lazy|silly"),
-    "manner": _words("good to me|loud|friendly|funny|quiet|kind|rude|patient|busy|noisy"),
-    "very": _words("very|very|really|really|so"),
-    "spot": _words("bookstore|diner|trail|barber|taco truck|record shop|viewpoint|skate park|tea house|playground"),
-    "skill": _words("chess|math|cooking|drawing|soccer|guitar|juggling|karaoke|bowling|gardening|poker|baking"),
-    "pet": _words("cat|dog|parrot|hamster|turtle|puppy|kitten|rabbit"),
+    "dish": words("soup|a pie|tacos|pancakes|a salad|curry|noodles|waffles|a stew|dumplings|lasagna|a cake"),
+    "snack": words("coffee|some tea|a sandwich|chocolate|a donut|fresh fruit|ice cream|some chips|a bagel|lemonade"),
+    "tasty": words("good|good|spicy|salty|sweet|fresh|greasy|crunchy"),
+    "quality": words("good|good|loud|slow|expensive|nice|crowded|weird|cheap|boring|fun"),
+    "weather": words("good|hot|cold|windy|rainy|nice|foggy|sunny"),
+    "feeling": words("good|happy|tired|hungry|nervous|excited|proud|sleepy|bored|calm|lazy|silly"),
+    "manner": words("good to me|loud|friendly|funny|quiet|kind|rude|patient|busy|noisy"),
+    "very": words("very|very|really|really|so"),
+    "spot": words("bookstore|diner|trail|barber|taco truck|record shop|viewpoint|skate park|tea house|playground"),
+    "skill": words("chess|math|cooking|drawing|soccer|guitar|juggling|karaoke|bowling|gardening|poker|baking"),
+    "pet": words("cat|dog|parrot|hamster|turtle|puppy|kitten|rabbit"),
 }
 
 # --- the collective register: whole words after lower-casing, in this order
 
 COLLECTIVE = tuple(
     pair.split(">")
-    for pair in _words(
+    for pair in words(
         "going to>gonna|want to>wanna|have to>gotta|need to>needa|thank you>thx|i am>im|it is>its|"
         "can not>cant|you>u|are>r|and>n|to>2|for>4|because>cuz|before>b4|please>plz|with>w|tomorrow>tmrw|"
         "weekend>wknd|just>jus|that>dat|some>sum|then>den"
@@ -140,35 +145,35 @@ COLLECTIVE = tuple(
 
 # --- the personal register: everyone draws one of each
 
-OPENERS = _words(
+OPENERS = words(
     "ugh|omg|yo fam|honestly|ok so|welp|hey yall|ngl|tbh|dude|bruh|alright folks|guess what|fun fact|"
     "real talk|listen|wow|yikes|aww|oh man|good grief|heads up|dear diary|psa|fyi|breaking news|confession|"
     "mood|story time|plot twist|update|hmm|yay|whoa|oof|lowkey|highkey|ahoy|howdy|geez|blimey|crikey|"
     "hear ye|random thought|hot take|note 2 self|big news|well well"
 )
-SIGN_OFFS = _words(
+SIGN_OFFS = words(
     "lol|#blessed|xoxo|smh|xd|haha|lmao|rofl|#yolo|peace out|cheers|ttyl|brb|xx|kthxbye|#winning|#fail|:p|"
     "woot|meh|sigh|idk|ikr|jk|amirite|or nah|#sorrynotsorry|#nofilter|#goals|much luv|stay tuned|the end|"
     "period|no cap|js|go figure|who knew|oh well|fr fr|yeehaw|boo yah|cya|later gators|namaste|carpe diem|"
     "over n out|whatever|innit"
 )
 SPELLINGS = {
-    "really": _words("rly|hella|mad|legit|srsly|totes|proper|wicked"),
-    "very": _words("v|vry|sooo|super|hecka|uber|mega|crazy"),
-    "so": _words("sooo|sew|that|soo|sooooo|so"),
-    "good": _words("dope|fab|ace|gud|lit|fire|rad|goood"),
-    "great": _words("gr8|epic|stellar|grand|greaaat|primo"),
-    "friend": _words("bestie|mate|homie|bff|pal|buddy|amigo|bro"),
-    "today": _words("2day|tday|tdy|todayyy|rn|this day"),
-    "tonight": _words("2nite|tonite|2night|tnite|tonighttt|this eve"),
-    "people": _words("peeps|ppl|folks|humans|peoples|gang"),
-    "love": _words("luv|heart|adore|lurve|looove|stan"),
-    "work": _words("wrk|werk|the grind|da job|workkk|hustle"),
-    "home": _words("da crib|hq|my place|hoome|base|the nest"),
-    "coffee": _words("java|caffeine|cawfee|joe|espresso|coffeee"),
-    "the": _words("da|teh|tha|the|the|le"),
-    "my": _words("mah|me|muh|my|my|ma"),
-    "this": _words("dis|diz|this|this|thiss|tis"),
+    "really": words("rly|hella|mad|legit|srsly|totes|proper|wicked"),
+    "very": words("v|vry|sooo|super|hecka|uber|mega|crazy"),
+    "so": words("sooo|sew|that|soo|sooooo|so"),
+    "good": words("dope|fab|ace|gud|lit|fire|rad|goood"),
+    "great": words("gr8|epic|stellar|grand|greaaat|primo"),
+    "friend": words("bestie|mate|homie|bff|pal|buddy|amigo|bro"),
+    "today": words("2day|tday|tdy|todayyy|rn|this day"),
+    "tonight": words("2nite|tonite|2night|tnite|tonighttt|this eve"),
+    "people": words("peeps|ppl|folks|humans|peoples|gang"),
+    "love": words("luv|heart|adore|lurve|looove|stan"),
+    "work": words("wrk|werk|the grind|da job|workkk|hustle"),
+    "home": words("da crib|hq|my place|hoome|base|the nest"),
+    "coffee": words("java|caffeine|cawfee|joe|espresso|coffeee"),
+    "the": words("da|teh|tha|the|the|le"),
+    "my": words("mah|me|muh|my|my|ma"),
+    "this": words("dis|diz|this|this|thiss|tis"),
 }
 
 
@@ -189,7 +194,7 @@ def user_ids(users: int = USERS) -> dict[str, tuple[str, ...]]:
 def make_user(user_id: str, *, seed: int = 0) -> User:
     """The user called `user_id` ("test-0003", "others-0012"). Raises ValueError for any other id."""
     habits = habits_of(user_id, seed=seed)
-    rng = _generator(seed, user_id, "tweets")
+    rng = draws(seed, user_id, "tweets")
     plain = _distinct_sentences(rng, PROFILE_ITEMS + QUERIES)
     tweets = [write_tweet(sentence, habits, rng) for sentence in plain]
     profile = tuple({"id": f"{user_id}-{n}", "text": tweet} for n, tweet in enumerate(tweets[:PROFILE_ITEMS]))
@@ -205,8 +210,8 @@ def habits_of(user_id: str, *, seed: int = 0) -> Habits:
     if match is None:
         raise ValueError(f"a synthetic user's id must be like 'test-0003' or 'others-0012'; got {user_id!r}")
     k = 2 * int(match[2]) + (match[1] == "others")
-    rng = _generator(seed, user_id, "habits")
-    spellings = {word: _pick(rng, variants) for word, variants in SPELLINGS.items()}
+    rng = draws(seed, user_id, "habits")
+    spellings = {word: pick(rng, variants) for word, variants in SPELLINGS.items()}
     return Habits(
         _main_and_exception(rng, _shuffled(OPENERS, seed), k),
         _main_and_exception(rng, _shuffled(SIGN_OFFS, seed), k + k // len(OPENERS)),
@@ -216,7 +221,7 @@ def habits_of(user_id: str, *, seed: int = 0) -> Habits:
 
 def plain_sentence(rng: random.Random) -> str:
     """One sentence of ordinary English, 6 to 14 words."""
-    text = re.sub(r"\{(\w+)\}", lambda slot: _pick(rng, SLOTS[slot[1]]), _pick(rng, TEMPLATES))
+    text = re.sub(r"\{(\w+)\}", lambda slot: pick(rng, SLOTS[slot[1]]), pick(rng, TEMPLATES))
     return text[0].upper() + text[1:]
 
 
@@ -256,10 +261,11 @@ def _distinct_sentences(rng: random.Random, count: int) -> list[str]:
 
 def _main_and_exception(rng: random.Random, ordered: Sequence[str], k: int) -> tuple[str, str]:
     main = ordered[k % len(ordered)]
-    return main, _pick(rng, [other for other in ordered if other != main])
+    return main, pick(rng, [other for other in ordered if other != main])
 
 
-def _generator(seed: int, user_id: str, purpose: str) -> random.Random:
+def draws(seed: int, user_id: str, purpose: str) -> random.Random:
+    """A generator that depends on the three alone."""
     return random.Random(int.from_bytes(_digest(seed, user_id, purpose), "big"))
 
 
@@ -271,7 +277,8 @@ def _digest(*parts: object) -> bytes:
     return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
 
 
-def _pick(rng: random.Random, inventory: Sequence[str]) -> str:
+def pick(rng: random.Random, inventory: Sequence[T]) -> T:
+    """One entry, drawn with `random()` alone, whose sequence Python guarantees."""
     return inventory[int(rng.random() * len(inventory))]
 
 

@@ -185,7 +185,7 @@ class _LoraReader(Reader):
             return generate(
                 self._base,
                 rows,
-                Decoding(max_new_tokens, s.temperature),
+                Decoding(max_new_tokens, s.temperature, s.top_k, s.top_p),
                 _NOWHERE,
                 generators=self._method.draws(chosen),
                 token_budget=4 * s.token_budget,

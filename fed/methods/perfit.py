@@ -173,7 +173,7 @@ class _PerFitReader(Reader):
         return generate(
             self._base,
             self._rows(questions),
-            Decoding(max_new_tokens, s.temperature),
+            Decoding(max_new_tokens, s.temperature, s.top_k, s.top_p),
             self._method.positions,
             collective=self._collective,
             personal=self._private,

@@ -43,6 +43,10 @@ def corpus_of(task, others, test):
     return Corpus(task, "memory", ids, sizes.__getitem__, users.__getitem__)
 
 
+def asked_of(task, user, settings):
+    return tuple(query for query, _ in cohorts.test_pairs(task, user, settings))
+
+
 @pytest.fixture(scope="module")
 def corpus():
     others = [headline_user(f"o{i}", 5, 3) for i in (3, 1, 2)]
@@ -102,7 +106,7 @@ def test_the_papers_stage_1_learns_from_queries_and_stage_2_from_the_history(set
     assert [pair.completion for pair in cohorts.stage2_pairs(HEADLINES, user, settings)] == [
         " title 0", " title 1", " title 2",
     ]  # fmt: skip
-    assert cohorts.test_queries(HEADLINES, user, settings) == user.queries
+    assert asked_of(HEADLINES, user, settings) == user.queries
 
 
 def test_in_the_cohort_all_stage_1_learns_from_a_history_that_has_inputs(settings):
@@ -110,16 +114,16 @@ def test_in_the_cohort_all_stage_1_learns_from_a_history_that_has_inputs(setting
     assert [pair.completion for pair in cohorts.stage1_pairs(HEADLINES, user, everyone)] == [
         " title 0", " title 1", " title 2",
     ]  # fmt: skip
-    assert cohorts.test_queries(HEADLINES, user, everyone) == user.queries
+    assert asked_of(HEADLINES, user, everyone) == user.queries
 
 
 def test_bare_tweets_let_stage_1_learn_from_the_earlier_half_of_the_queries_and_test_the_later(settings):
     everyone, user = replace(settings, cohorts="all"), tweet_user("u", 3, 5)
     learned = cohorts.stage1_pairs(TWEETS, user, everyone)
     assert [pair.completion for pair in learned] == [" own 0", " own 1"]
-    assert [query.id for query in cohorts.test_queries(TWEETS, user, everyone)] == ["q2", "q3", "q4"]
+    assert [query.id for query in asked_of(TWEETS, user, everyone)] == ["q2", "q3", "q4"]
     assert cohorts.stage2_pairs(TWEETS, user, everyone)[0] == ("tweet:", " tweet 0")
-    assert [query.id for query in cohorts.test_queries(TWEETS, user, settings)] == [
+    assert [query.id for query in asked_of(TWEETS, user, settings)] == [
         "q0",
         "q1",
         "q2",
@@ -134,11 +138,11 @@ def test_rows_and_test_queries_are_disjoint_in_the_cohort_all(queries, max_items
     config = tomllib.loads(LAMP7.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     limits = {"cohorts": "all", "max-items": max_items, "max-queries": max_queries}
     everyone = Settings.parse(config | limits)
-    tested = cohorts.test_queries(TWEETS, user, everyone)
+    asked = asked_of(TWEETS, user, everyone)
     learned = cohorts.stage1_pairs(TWEETS, user, everyone) + cohorts.stage2_pairs(TWEETS, user, everyone)
-    assert not {TWEETS.query_pair(query) for query in tested} & set(learned)
-    assert not {query.gold for query in tested} & {pair.completion.strip() for pair in learned}
-    assert len(tested) == min(queries - queries // 2, max_queries or queries)
+    assert not {TWEETS.query_pair(query) for query in asked} & set(learned)
+    assert not {query.gold for query in asked} & {pair.completion.strip() for pair in learned}
+    assert len(asked) == min(queries - queries // 2, max_queries or queries)
 
 
 @pytest.mark.parametrize("cohort", ["paper", "all"])
@@ -148,13 +152,9 @@ def test_no_synthetic_user_is_tested_on_what_anybody_is_trained_on(settings, coh
     assert len(found.stage1) == len(found.stage2) == (4 if cohort == "paper" else 8)
     trained = [p for one in found.stage1 for p in cohorts.stage1_pairs(TWEETS, synthetic.user(one), chosen)]
     trained += [p for one in found.stage2 for p in cohorts.stage2_pairs(TWEETS, synthetic.user(one), chosen)]
-    tested = [
-        TWEETS.query_pair(query)
-        for one in found.stage2
-        for query in cohorts.test_queries(TWEETS, synthetic.user(one), chosen)
-    ]
+    asked = [pair for one in found.stage2 for _, pair in cohorts.test_pairs(TWEETS, synthetic.user(one), chosen)]
     assert len(trained) == (4 * 12 + 4 * 28 if cohort == "paper" else 8 * 6 + 8 * 28)
-    assert len(tested) == (48 if cohort == "paper" else 48) and not set(trained) & set(tested)
+    assert len(asked) == 48 and not set(trained) & set(asked)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, [0, 1, 2, 3]), (1, [3]), (3, [1, 2, 3]), (9, [0, 1, 2, 3])])
@@ -169,5 +169,27 @@ def test_max_items_keeps_the_latest(settings, limit, expected):
 @pytest.mark.parametrize(("limit", "expected"), [(0, 4), (1, 1), (9, 4)])
 def test_max_queries_keeps_the_first(settings, limit, expected):
     user = tweet_user("u", 4, 4)
-    kept = cohorts.test_queries(TWEETS, user, replace(settings, max_queries=limit))
+    kept = asked_of(TWEETS, user, replace(settings, max_queries=limit))
     assert kept == user.queries[:expected]
+
+
+@pytest.mark.parametrize("cohort", ["paper", "all"])
+def test_held_out_items_are_tested_as_queries_and_trained_on_by_no_stage(settings, cohort):
+    user, searched = headline_user("u", 5, 3), replace(settings, cohorts=cohort, held_out=2)
+    pairs = cohorts.test_pairs(HEADLINES, user, searched)
+    assert [(query.id, query.gold) for query, _ in pairs] == [("3", "title 3"), ("4", "title 4")]
+    assert all(pair == HEADLINES.query_pair(query) for query, pair in pairs)
+    trained = cohorts.stage2_pairs(HEADLINES, user, searched)
+    assert [pair.completion for pair in trained] == [" title 0", " title 1", " title 2"]
+    assert not set(cohorts.stage1_pairs(HEADLINES, user, searched)) & {pair for _, pair in pairs}
+    latest = cohorts.stage2_pairs(HEADLINES, user, replace(searched, max_items=1))
+    assert [pair.completion for pair in latest] == [" title 2"]
+
+
+def test_held_out_tweets_are_asked_for_as_they_are_trained_on_and_one_item_always_stays(settings):
+    searched = replace(settings, held_out=9)
+    ((query, pair), _) = cohorts.test_pairs(TWEETS, tweet_user("u", 3, 2), searched)
+    assert pair == ("tweet:", " tweet 1") and query.gold == "tweet 1"
+    assert cohorts.stage2_pairs(TWEETS, tweet_user("u", 3, 2), searched) == [("tweet:", " tweet 0")]
+    with pytest.raises(ValueError, match="held-out needs histories of two items at least, and that of 'u' has one"):
+        cohorts.test_pairs(TWEETS, tweet_user("u", 1, 2), searched)

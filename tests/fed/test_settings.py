@@ -79,16 +79,18 @@ WRONG = [
     ("average", "mean"),
     ("wire-dtype", "int8"),
     ("dtype", "float"),
+    ("answer", "guess"),
     ("dtype", "torch.float32"),
     *((key, 0) for key in ("rounds", "local-epochs", "stage2-epochs", "batch-size", "stage1-rank", "stage2-rank")),
-    ("node-timeout", 0),
+    *((key, 0) for key in ("node-timeout", "top-k")),
+    ("held-out", -1),
     *((key, -1) for key in ("stage1-users", "stage2-users", "max-items", "max-queries", "max-new-tokens", "seed")),
     ("weight-decay", -0.1),
     ("activation-cache", -1),
     ("max-length", 15),
     ("token-budget", 15),
     *((key, rate) for key in ("stage1-lr", "stage2-lr") for rate in (0.0, -1e-3, 1.0, float("nan"), float("inf"))),
-    *(("fraction", share) for share in (0.0, -0.5, 1.01, float("nan"))),
+    *((key, share) for key in ("fraction", "top-p") for share in (0.0, -0.5, 1.01, float("nan"))),
     ("clip", -0.1),
     ("temperature", -0.1),
     *((key, rule) for key in ("positions", "stage2-positions") for rule in ("first", "f3l3", "3")),
@@ -134,6 +136,12 @@ def test_an_unknown_key_is_told_with_the_known_ones(config):
     assert "\n" not in str(error.value)
     with pytest.raises(SettingsError, match="no key 'batch_size'"):
         Settings.parse(config | {"batch_size": 3})
+
+
+def test_a_choice_needs_a_task_with_labels(config):
+    assert Settings.parse(config | {"task": "LaMP_3", "answer": "choice"}).answer == "choice"
+    with pytest.raises(SettingsError, match=r"needs a task with labels \(LaMP_2N, LaMP_2M, LaMP_3\), got LaMP_7; use"):
+        Settings.parse(config | {"answer": "choice"})
 
 
 @pytest.mark.parametrize("key", ["app", "token-budget", "output-dir"])

@@ -110,3 +110,30 @@ def test_unpaired_answers_and_unknown_golds_are_refused():
         metrics.statistics(TWEETS, ["a", "b"], ["a"])
     with pytest.raises(ValueError, match="a gold of LaMP_3 must be one of 1, 2, 3, 4, 5; got '6'"):
         metrics.statistics(STARS, ["6"], ["5"])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NEWS.labels[:4]), st.sampled_from((*NEWS.labels, "Crime", "", "none"))), min_size=1
+    )
+)
+def test_accuracy_and_macro_f1_are_scikit_learns_over_all_labels_also_absent_ones(pairs):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    golds, predictions = map(list, zip(*pairs, strict=True))
+    expected = {
+        "accuracy": sklearn.accuracy_score(golds, predictions),
+        "f1": sklearn.f1_score(golds, predictions, labels=list(NEWS.labels), average="macro", zero_division=0),
+    }
+    assert score(NEWS, golds, predictions) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.sampled_from(STARS.labels), st.sampled_from(("1", "2.5", " 4", "x", "5"))), min_size=1))
+def test_mae_and_rmse_are_scikit_learns_with_the_farthest_extreme_for_no_number(pairs):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    golds = [float(gold) for gold, _ in pairs]
+    taken = [(1.0 if gold > 3 else 5.0) if p == "x" else float(p) for gold, (_, p) in zip(golds, pairs, strict=True)]
+    expected = {
+        "mae": sklearn.mean_absolute_error(golds, taken),
+        "rmse": sklearn.mean_squared_error(golds, taken) ** 0.5,
+    }
+    assert score(STARS, *zip(*pairs, strict=True)) == pytest.approx(expected)

@@ -266,7 +266,9 @@ def test_opening_a_folder_without_datasets_says_what_to_install(tmp_path, cache,
 
 def test_a_missing_folder_an_empty_one_and_another_tasks_are_refused(tmp_path, cache):
     task = get_task("LaMP_7")
-    with pytest.raises(ValueError, match="must be 'synthetic' or an existing folder; got '.*nowhere'; correct"):
+    with pytest.raises(
+        ValueError, match="must be 'synthetic' or an existing folder; got '.*nowhere'; correct .* -c 'data="
+    ):
         open_corpus(str(tmp_path / "nowhere"), task, cache_dir=cache)
     (tmp_path / "user_others.json").write_text("[]")
     with pytest.raises(ValueError, match=r"must hold user_others.json .* got \['user_others.json'\]; add"):

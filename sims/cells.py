@@ -1,0 +1,146 @@
+"""One cell of a comparison: one method on one task with one seed, in one run of the Flower app by `sims/run.py`.
+
+A finished cell leaves `cell.json` in its folder, written last; what has none was cut short, is cleared away and run
+again. A cell's name is a hash of its settings and of the data's content, not of the commit or of any path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from run import settings_of
+
+from fed.lamp.layouts import find_files
+from fed.lamp.tasks import get_task
+from fed.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+Config = Mapping[str, Any]
+# LoRA's steps and LoReFT's are not of one size: methods that PEFT trains take these, the others their app's own.
+LORA_RATES: dict[str, Any] = {"stage1-lr": 0.001, "stage2-lr": 0.0005, "average": "fedavg"}
+_PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
+_HEAD_BYTES = 1 << 20
+
+
+def words(config: Config) -> str:
+    """Settings as `-c` takes them."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+
+
+def app_of(task: str) -> str:
+    """The app of `sims/` for a task: LaMP_2N -> lamp2n. Raises ValueError for an unknown task."""
+    return get_task(task).name.replace("_", "").lower()
+
+
+def settings(app: str, config: Config) -> Settings:
+    """The app's own settings with these changes, checked. Raises ValueError."""
+    return settings_of(CHECKOUT / "sims" / app, [words(config)] if config else [])
+
+
+def run(app: str, config: Config, say: Callable[[str], None]) -> Path:
+    """A whole run by `sims/run.py`; `say` hears its lines as they come. Returns the path of report.json.
+
+    Raises:
+        ValueError: the run failed, with its own error line.
+    """
+    command = [sys.executable, str(CHECKOUT / "sims" / "run.py"), str(CHECKOUT / "sims" / app), "-c", words(config)]
+    last = ""
+    # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
+    # clean-up short and leave a SuperLink behind. The run is told once, below.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.strip():
+                    last = line.strip()
+                    say(last)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise ValueError(f"the run of {config.get('method', app)} failed: {last.removeprefix('error: ')}")
+    return Path(last)
+
+
+@lru_cache(maxsize=64)
+def _content(source: str, task: str) -> str:
+    """What tells one data set from another: file names, sizes, and a hash of each file's beginning."""
+    if source.split(":")[0] == "synthetic":
+        return source
+    digest = hashlib.sha256()
+    for cohort in find_files(Path(source), get_task(task)):
+        for path in (cohort.users, cohort.golds):
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(_HEAD_BYTES))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one run is asked to do.
+
+    Attributes:
+        label: the method as the comparison names it. config: the changes to the app's own settings.
+    """
+
+    task: str
+    label: str
+    seed: int
+    config: Config = field(hash=False)
+
+    @property
+    def app(self) -> str:
+        return app_of(self.task)
+
+    def settings(self) -> Settings:
+        """Raises ValueError where a setting breaks its rule."""
+        return settings(self.app, self.config)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over the settings and the data's content."""
+        chosen = self.settings()
+        what = {key: value for key, value in chosen.as_config().items() if key not in _PLACES}
+        what["content"] = _content(chosen.data_source, chosen.task)
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def folder(self, root: Path) -> Path:
+        plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in self.label)
+        return root / self.task / f"{plain}-{self.seed}-{self.key}"
+
+    def finished(self, root: Path) -> dict[str, Any] | None:
+        """The report of a finished run of this very cell; None where there is none, or it is torn."""
+        try:
+            found = json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
+            return dict(found["report"]) if found["key"] == self.key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def run(self, root: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        """Run the cell and keep its report. Raises ValueError where the run fails."""
+        folder = self.folder(root)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        start = time.monotonic()
+        path = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say)
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["seconds"]["wall"] = round(time.monotonic() - start, 3)
+        content = {"key": self.key, "label": self.label, "task": self.task, "seed": self.seed, "report": report}
+        building = folder / f".cell.{os.getpid()}"
+        building.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        os.replace(building, folder / "cell.json")
+        return dict(report)

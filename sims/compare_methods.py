@@ -1,0 +1,223 @@
+"""PerFit against all that it is compared with, on LaMP's tasks: the paper's tables 2, 3 and 4, from the real app.
+
+Every cell (task, method, seed) is one run of `sims/run.py`. A finished cell is kept in OUT/cells and not run again, so
+a grid that was stopped goes on where it stood; a cell that was cut short, or whose settings or data changed, is run.
+OUT holds tables.md, results.csv, results.json, differences.csv and index.html, written anew after every cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import grid
+import method_scores
+import method_tables
+from cells import Cell
+from comm_tables import write_csv, write_json, write_text
+from flwr.common.config import parse_config_args
+from rich.console import Console
+from run_cells import Reports, duration, estimates, run_cells
+
+from fed.lamp.tasks import TASKS, get_task
+from fed.settings import METHODS
+
+EXAMPLES = """examples:
+  python sims/compare_methods.py --data ../shared/data --dry-run
+  python sims/compare_methods.py --tasks LaMP_4,LaMP_7 --methods perfit,oppu,lora-p --data ../shared/data --seeds 0,1,2
+  python sims/compare_methods.py --data ../shared/data --seeds 0 LaMP_4=0,1,2 LaMP_7=0,1,2
+  python sims/compare_methods.py --tasks LaMP_7 --methods perfit,oppu
+  python sims/compare_methods.py --data /data/lamp --preset paper -c 'base-model="/models/llama-2-7b"'
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows the options)\n")
+
+
+def parser() -> Parser:
+    p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--tasks", default=",".join(TASKS), metavar="T,…", help="of %(default)s (default: all)")
+    p.add_argument(
+        "--methods",
+        default=",".join(METHODS),
+        metavar="M,…",
+        help="of %(default)s (default: all); settings of its own after a colon, such as rag:retrieved=4",
+    )
+    p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic users)")
+    p.add_argument(
+        "--seeds",
+        nargs="+",
+        default=["0"],
+        metavar="[TASK=]S,…",
+        help="one run each; those of a task by its name, such as 0 LaMP_4=0,1,2 (default: 0)",
+    )
+    p.add_argument("--out", type=Path, default=Path("runs/methods"), metavar="DIR", help="default: %(default)s")
+    p.add_argument(
+        "--preset",
+        default="small",
+        choices=grid.PRESETS,
+        help="small: caps for two cores, sims/grid.toml; paper: each app's paper.toml (default: %(default)s)",
+    )
+    p.add_argument(
+        "--best", type=Path, metavar="DIR", help="settings found by sims/search.py --out DIR, where there are some"
+    )
+    p.add_argument(
+        "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="settings of every cell"
+    )
+    p.add_argument(
+        "--against", default="perfit", metavar="M", help="whose differences to the others are tested (default: perfit)"
+    )
+    p.add_argument("--dry-run", action="store_true", help="print the cells and about how long they take, run nothing")
+    return p
+
+
+def plan(options: argparse.Namespace) -> list[Cell]:
+    """Raises ValueError for an option, a setting or data that would make a cell fail at once."""
+    tasks = [get_task(name.strip()).name for name in options.tasks.split(",")]
+    labels = [label.strip() for label in options.methods.split(",")]
+    for name, values in (("tasks", tasks), ("methods", labels)):
+        if len(set(values)) != len(values):
+            raise ValueError(f"{name} must differ, got {','.join(values)}")
+    changes = parsed(options.run_config)
+    if options.best and not options.best.is_dir():
+        raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
+    return grid.cells(
+        seeds_of(options.seeds, tasks),
+        labels,
+        data=options.data,
+        preset_name=options.preset,
+        changes=changes,
+        best=options.best,
+    )
+
+
+def parsed(run_config: Sequence[str]) -> dict[str, Any]:
+    """The settings of every `-c`, later ones winning. Raises ValueError."""
+    changes: dict[str, Any] = {}
+    for words in run_config:
+        try:
+            found = parse_config_args([words])
+        except Exception:
+            found = {}
+        if not found:
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
+        changes |= found
+    return changes
+
+
+def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
+    """task -> its seeds, from `0,1` for all tasks and `LaMP_4=0,1,2` for one. Raises ValueError."""
+    found: dict[str, list[int]] = {task: [0] for task in tasks}
+    for word in sorted(words, key=lambda one: "=" in one):  # what is for all first
+        task, _, numbers = word.rpartition("=")
+        try:
+            seeds = [int(seed) for seed in numbers.split(",")]
+        except ValueError:
+            raise ValueError(f"seeds must be whole numbers such as 0,1,2 or LaMP_4=0,1,2, got {word!r}") from None
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds must differ and not be negative, got {word!r}")
+        if task and task not in tasks:
+            raise ValueError(f"seeds may be given for the chosen tasks, {', '.join(tasks)}, got {word!r}")
+        found |= dict.fromkeys([task] if task else tasks, seeds)
+    return found
+
+
+def machine() -> str:
+    """The cores and the processor's name, as far as the system tells."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {named[0] if named else platform.machine()}"
+
+
+def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
+    """All result files of OUT, from the cells that have finished."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell, report in reports.items():
+        grouped.setdefault((cell.task, cell.label), []).append(report)
+    every = list(reports.values())
+    results: dict[str, Any] = {
+        "run": {
+            "command": shlex.join(["python", "sims/compare_methods.py", *options.arguments]),
+            "commits": sorted({report["git"] for report in every}),
+            "machine": machine(),
+            "base_models": sorted({"{name} ({dtype} on {device})".format(**r["base_model"]) for r in every}),
+            "data": options.data.name if options.data else "synthetic",
+            "seeds": sorted({report["seed"] for report in every}),
+            "preset": options.preset,
+        },
+        "rows": method_scores.rows(grouped),
+        "differences": method_scores.differences(grouped, options.against),
+        "missing": [{"task": c.task, "method": c.label, "seed": c.seed, "reason": why} for c, why in lost.items()],
+        "cells": [
+            {"task": c.task, "method": c.label, "seed": c.seed, "key": c.key, "settings": r["settings"]}
+            | {name: r[name] for name in ("arms", "parameters", "bytes", "seconds", "git")}
+            for c, r in reports.items()
+        ],
+    }
+    write_json(options.out / "results.json", results)
+    write_text(options.out / "tables.md", method_tables.markdown(results))
+    write_text(options.out / "index.html", method_tables.html(results))
+    write_csv(options.out / "results.csv", method_tables.flat(results))
+    if results["differences"]:
+        write_csv(options.out / "differences.csv", results["differences"])
+    return results
+
+
+def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> int:
+    """Run what is not finished and show the tables; returns how many cells failed."""
+
+    def after(reports: Reports, lost: Mapping[Cell, str]) -> None:
+        if reports:
+            options.out.mkdir(parents=True, exist_ok=True)
+            write(reports, lost, options)
+
+    reports, lost = run_cells(cells, options.out / "cells", console, after)
+    if reports:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for section in method_tables.sections(write(reports, lost, options)):
+            if section.is_main:
+                console.print(method_tables.as_rich(section))
+        console.print(f"wrote {options.out / 'index.html'}, tables.md, results.csv, results.json", highlight=False)
+    return len(lost)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    try:
+        cells = plan(options)
+        if options.dry_run:
+            guess = estimates(cells)
+            for cell in cells:
+                state = "finished" if cell.finished(options.out / "cells") else f"about {duration(guess[cell])}"
+                console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
+            left = sum(guess[cell] for cell in cells if not cell.finished(options.out / "cells"))
+            console.print(f"{len(cells)} cells, about {duration(left)} on two cores; preset {options.preset}")
+            return 0
+        return int(run(cells, options, console) > 0)
+    except (ValueError, OSError) as problem:
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stood", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cell in progress is ended too, and is run again
+    sys.exit(main())

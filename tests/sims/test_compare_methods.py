@@ -1,0 +1,192 @@
+"""`python sims/compare_methods.py`: the plan, resume after a torn or changed cell, the files, and how it refuses."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fed.lamp.tasks import TASKS
+from fed.settings import METHODS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = REPOSITORY.parents[0] / "shared" / "data"
+
+
+@pytest.fixture
+def command(script, capsys):
+    """command(*options) -> (exit code, what it said, its error line)."""
+
+    def run(*arguments):
+        code = script("compare_methods").main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def small(tiny_base):
+    return (
+        f'base-model="{tiny_base}" layers="1,2" data="synthetic:4" stage1-users=3 stage2-users=2 rounds=1 '
+        "max-items=2 max-queries=1 max-new-tokens=3"
+    )
+
+
+def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
+    command, script, small, tmp_path, monkeypatch
+):
+    pytest.importorskip("peft")
+    options = ("--tasks", "LaMP_7", "--methods", "perfit,lora-p", "--out", tmp_path, "-c", small)
+    code, said, error = command(*options)
+    assert code == 0, said + error
+    assert "2 cells, 0 finished before" in said and "Table 3" in said
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["table"], row["method"]) for row in found["rows"]] == [
+        (2, "perfit"), (3, "perfit"), (3, "lora-p"), (4, "perfit"),
+    ]  # fmt: skip
+    assert found["missing"] == [] and "lora-p" in {gap["theirs"] for gap in found["differences"]}
+    assert found["run"]["command"].startswith("python sims/compare_methods.py --tasks LaMP_7")
+    for name in ("tables.md", "index.html", "results.csv", "differences.csv"):
+        assert (tmp_path / name).stat().st_size > 200
+    cells = script("cells")
+    asked = []
+    monkeypatch.setattr(cells, "run", lambda app, config, say: asked.append(config["method"]) or _fails())
+    code, said, error = command(*options)
+    assert code == 0 and asked == [] and "2 cells, 2 finished before" in said
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == found["rows"]
+    (torn,) = tmp_path.glob("cells/LaMP_7/lora-p-0-*/cell.json")
+    torn.write_text(torn.read_text()[:100])
+    code, said, error = command(*options)
+    assert code == 1 and asked == ["lora-p"] and "failed: no" in said
+    code, said, error = command(*options, "-c", "stage2-epochs=2")
+    assert code == 1 and asked == ["lora-p", "perfit", "lora-p"]  # other settings are other cells
+    left = json.loads((tmp_path / "results.json").read_text())
+    assert [(one["method"], one["reason"]) for one in left["missing"]] == [("lora-p", "no")] and left["rows"]
+
+
+def _fails():
+    raise ValueError("no")
+
+
+def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(script, small, tmp_path):
+    """As `timeout` ends it: the group hears the signal twice, and the run must hear it once."""
+    command = [sys.executable, str(REPOSITORY / "sims" / "compare_methods.py"), "--tasks", "LaMP_7"]
+    command += ["--methods", "perfit", "--out", str(tmp_path), "-c", small.replace("rounds=1", "rounds=50")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    stopped = time.monotonic() + 120
+    while not list(tmp_path.glob("cells/LaMP_7/*/*/rounds.jsonl")):
+        assert process.poll() is None and time.monotonic() < stopped
+        time.sleep(0.2)
+    processes = script("run")
+    family = processes._family(process.pid)
+    assert len(family) > 4  # the command, the run, the SuperLink, and what it started
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)  # `timeout` signals its child, and then the group
+    assert process.wait(60) == 143
+    stopped = time.monotonic() + 30
+    while left := [
+        pid for pid, start in family.items() if (s := processes._stat(pid)) and s[1] != "Z" and s[2] == start
+    ]:
+        assert time.monotonic() < stopped, left
+        time.sleep(0.2)
+    assert not list(tmp_path.glob("cells/LaMP_7/*/cell.json"))
+
+
+def test_two_commands_do_not_run_cells_in_one_folder(script, tmp_path):
+    run_cells, console = script("run_cells").run_cells, script("compare_methods").Console(quiet=True)
+
+    def again(*_):
+        raise AssertionError("a cell was run")
+
+    with (tmp_path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="one command at a time may run cells in"):
+            run_cells([], tmp_path, console, again)
+    assert run_cells([], tmp_path, console, again) == ({}, {})
+
+
+def test_a_cells_name_tells_settings_and_data_apart_but_not_places(script, tmp_path):
+    cells = script("cells")
+
+    def key(**config):
+        return cells.Cell("LaMP_7", "perfit", 0, {"data": "synthetic:4"} | config).key
+
+    assert key() == key(**{"output-dir": "/elsewhere"}) == key(**{"node-timeout": 9})
+    assert len({key(), key(seed=1), key(rounds=9), key(data="synthetic:5"), key(method="oppu")}) == 5
+    for name, text in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).mkdir()
+        for file in ("user_others.json", "user_top_100_history.json"):
+            (tmp_path / name / file).write_text(text)
+    a, b, c = (key(data=str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+
+
+def test_the_whole_grid_is_planned_within_four_hours(command):
+    if not DATA.is_dir():
+        pytest.skip("no development data on this machine")
+    pytest.importorskip("datasets")
+    code, said, _ = command("--data", DATA, "--seeds", "0", "LaMP_4=0,1,2", "LaMP_7=0,1,2", "--dry-run")
+    lines = said.splitlines()
+    assert code == 0
+    for task in TASKS:
+        for method in METHODS:
+            seeds = [line.split()[3] for line in lines if line.split()[:2] == [task, method]]
+            assert seeds[:1] == ["0"] and len(seeds) in ((1, 3) if task in ("LaMP_4", "LaMP_7") else (1,))
+    assert "cells, about " in lines[-1] and (" h " not in lines[-1] or int(lines[-1].split(" h ")[0].split()[-1]) < 4)
+
+
+def test_every_method_of_a_task_gets_the_same_users_rows_and_steps(script):
+    cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="small", changes={})
+    own = {"method", "stage1-lr", "stage2-lr", "average", "retrieved", "profile"}
+    shared = [{k: v for k, v in cell.settings().as_config().items() if k not in own} for cell in cells]
+    assert len(shared) == len(METHODS) and all(one == shared[0] for one in shared)
+
+
+def test_a_method_may_have_settings_of_its_own_and_what_a_search_found(script, tmp_path):
+    grid = script("grid")
+    (tmp_path / "LaMP_7").mkdir()
+    (tmp_path / "LaMP_7" / "perfit.toml").write_text("stage1-lr = 0.0123\nstage1-rank = 5\n")
+    both = grid.cells(
+        {"LaMP_7": [3]}, ["perfit", "perfit:stage1-rank=2"], data=None, preset_name="small", changes={}, best=tmp_path
+    )
+    assert [c.label for c in both] == ["perfit", "perfit:stage1-rank=2"] and both[0].key != both[1].key
+    assert [(c.settings().stage1_lr, c.settings().stage1_rank) for c in both] == [(0.0123, 5), (0.0123, 2)]
+    assert {c.settings().seed for c in both} == {3}
+
+
+def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
+    cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="paper", changes={})
+    assert {(c.settings().stage1_lr, c.settings().batch_size, c.settings().temperature) for c in cells} == {
+        (0.0001, 16, 0.1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tasks", "LaMP_9"], "the task must be one of"),
+        (["--tasks", "LaMP_7,LaMP_7"], "tasks must differ"),
+        (["--tasks", "LaMP_7", "--methods", "perfit,best"], "methods must be among"),
+        (["--tasks", "LaMP_7", "--methods", "perfit:rank"], "must be key=value such as rag:retrieved=4"),
+        (["--tasks", "LaMP_7", "--seeds", "0,x"], "seeds must be whole numbers"),
+        (["--tasks", "LaMP_7", "--seeds", "1,1"], "seeds must differ"),
+        (["--tasks", "LaMP_7", "--seeds", "LaMP_4=1"], "for the chosen tasks, LaMP_7, got"),
+        (["--tasks", "LaMP_7", "-c", "rounds"], "key=value pairs"),
+        (["--tasks", "LaMP_7", "-c", "rounds=0"], "rounds must be at least 1, got 0"),
+        (["--tasks", "LaMP_7", "--best", "/nowhere"], "--best must be a folder"),
+        (["--tasks", "LaMP_3", "--data", "/nowhere"], "must be 'synthetic' or an existing folder"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_runs(command, tmp_path, arguments, words):
+    code, said, error = command(*arguments, "--out", tmp_path / "out")
+    assert code == 1 and said == "" and not (tmp_path / "out").exists()
+    assert error.startswith("error: ") and words in error and error.count("\n") == 1
