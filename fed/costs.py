@@ -97,6 +97,20 @@ def perfit_of(settings: Settings, base: Skeleton) -> Cost:
     return Cost("perfit", federated=stages[0].tensors(), private=stages[1].tensors())
 
 
+def of_run(settings: Settings, base: Skeleton) -> Cost:
+    """The tensors of a run's method at the run's own layers and ranks. Raises ValueError as `cost` does."""
+    layers, method = settings.edited_layers(base.layers), settings.method
+
+    def edit(rank: int) -> Shapes:
+        return EditShape(layers, rank, base.hidden_size).tensors()
+
+    if method == "perfit":
+        return perfit_of(settings, base)
+    if method in ("non-personalized", "rag", "pag"):
+        return Cost(method)
+    return cost(method, base)
+
+
 def oppu(base: Skeleton) -> Cost:
     """OPPU (Tan et al., 2024): federated LoRA on q, k, v; then a private LoRA on q, v on top of it; r = 8."""
     return Cost("oppu", federated=lora_shapes(base, ATTENTION), private=lora_shapes(base, QUERY_VALUE))

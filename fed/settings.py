@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 from fed.average import AVERAGES
@@ -17,7 +17,33 @@ from fed.positions import Positions
 from fed.wire import WIRE_DTYPES
 
 ENGINES = ("batched", "sequential", "pyreft")
-METHODS = ("perfit", "lora-c", "lora-p", "oppu")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method's line in the registry.
+
+    Attributes:
+        where: its class, "module.Class" (a `fed.methods.Method`), imported when a run asks for it.
+        only: run-config key -> the values that the method can honour; any other is an error. An engine is for edits
+        of hidden states: a method that trains none, or by a library of its own, has the default's name alone.
+        implies: run-config key -> what it is where the run config leaves it at 0 or false.
+    """
+
+    where: str
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
+    implies: Mapping[str, object] = field(default_factory=dict)
+
+
+_ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
+_PEFT: Mapping[str, tuple[str, ...]] = {"engine": ("batched", "sequential")}  # one user after the other, in both
+METHODS: dict[str, Entry] = {
+    "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
+    "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
+    "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
+    "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
+}
 COHORTS = ("paper", "all")
 STRATEGIES = (
     "fedavg",
@@ -91,16 +117,20 @@ class Settings:
                 raise SettingsError(f"run config has no key {key!r}; known keys: {', '.join(sorted(names))}")
         values: dict[str, object] = {}
         for key, name in names.items():
-            if key not in config:
+            if key in config:
+                values[name] = _typed(key, config[key], str(cls.__dataclass_fields__[name].type))
+            elif cls.__dataclass_fields__[name].default is MISSING:
                 raise SettingsError(f"run config lacks the key {key!r}")
-            values[name] = _typed(key, config[key], str(cls.__dataclass_fields__[name].type))
+        entry = METHODS.get(str(values["method"]))
+        for key, value in entry.implies.items() if entry else ():
+            values[names[key]] = values.get(names[key]) or value
         settings = cls(**values)  # type: ignore[arg-type]
         settings._check()
         return settings
 
     def _check(self) -> None:
         choices = {
-            "method": METHODS,
+            "method": tuple(METHODS),
             "engine": ENGINES,
             "cohorts": COHORTS,
             "strategy": STRATEGIES,
@@ -112,6 +142,13 @@ class Settings:
             value = getattr(self, key.replace("-", "_"))
             if value not in allowed:
                 raise SettingsError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+        for key, allowed in METHODS[self.method].only.items():
+            value = getattr(self, key.replace("-", "_"))
+            if value not in allowed:
+                fix = " or ".join(allowed)
+                raise SettingsError(
+                    f"method {self.method!r} cannot honour {key}={value!r}; {key} must be {fix} with it"
+                )
         at_least = {
             1: (
                 "rounds",

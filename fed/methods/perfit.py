@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-import torch
+from collections.abc import Mapping, Sequence
 
 from fed import average, stiefel
-from fed.base_model import DTYPES, BaseModel
+from fed.base_model import BaseModel
 from fed.batching import generator
-from fed.generation import Decoding, EditedRow, generate, losses
 from fed.loreft import EditBank, EditShape
-from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
+from fed.methods.edit_reader import EditReader, on_base
+from fed.methods.method import Method, Progress, Reader, Tensors, Trained, UserRows
 from fed.positions import Positions
 from fed.settings import Settings
 from fed.skeleton import Skeleton
@@ -59,7 +57,7 @@ class PerFit(Method):
         proximal_mu: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        bank = _on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
+        bank = on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
         plan = self.plan(1, proximal_mu)
         return self._train(base, bank, users, plan, ("stage1", round_number), None, progress)
 
@@ -72,8 +70,8 @@ class PerFit(Method):
         progress: Progress | None = None,
     ) -> list[Trained]:
         generators = [generator(self.settings.seed, "private", user.user_id) for user in users]
-        bank = _on_base(EditBank.identity(self.private, generators), base)
-        frozen = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
+        bank = on_base(EditBank.identity(self.private, generators), base)
+        frozen = on_base(EditBank.from_tensors(self.collective, [collective]), base)
         return self._train(base, bank, users, self.plan(2), ("stage2",), frozen, progress)
 
     def _train(
@@ -122,69 +120,15 @@ class PerFit(Method):
         ]
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
-        shared = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
+        shared = EditBank.from_tensors(self.collective, [collective])
         names = sorted(private)
-        bank = EditBank.from_tensors(self.private, [private[name] for name in names]) if names else None
-        return _PerFitReader(self, base, shared, names, _on_base(bank, base) if bank is not None else None)
-
-
-class _PerFitReader(Reader):
-    def __init__(
-        self,
-        method: PerFit,
-        base: BaseModel,
-        collective: EditBank,
-        names: list[str],
-        private: EditBank | None,
-    ) -> None:
-        self._method, self._base = method, base
-        self._collective, self._private = collective, private
-        self._index = {name: i for i, name in enumerate(names)}
-
-    def _rows(self, questions: Sequence[Question]) -> list[EditedRow]:
-        return [
-            EditedRow(q.row, q.collective, None if q.personal is None else self._index[q.personal]) for q in questions
-        ]
-
-    def losses(
-        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
-    ) -> list[tuple[float, int]]:
-        return losses(
-            self._base,
-            self._rows(questions),
-            self._method.positions,
-            collective=self._collective,
-            personal=self._private,
-            personal_positions=self._method.private_positions,
-            token_budget=2 * self._method.settings.token_budget,
-            on_rows=on_rows,
+        own = EditBank.from_tensors(self.private, [private[name] for name in names]) if names else None
+        return EditReader(
+            self,
+            base,
+            collective=shared,
+            at=self.positions,
+            names=names,
+            personal=own,
+            personal_at=self.private_positions,
         )
-
-    def generate(
-        self,
-        questions: Sequence[Question],
-        *,
-        max_new_tokens: int,
-        stop: str | None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> list[str]:
-        s = self._method.settings
-        return generate(
-            self._base,
-            self._rows(questions),
-            Decoding(max_new_tokens, s.temperature),
-            self._method.positions,
-            collective=self._collective,
-            personal=self._private,
-            personal_positions=self._method.private_positions,
-            generators=self._method.draws(questions),
-            token_budget=4 * s.token_budget,
-            stop=stop,
-            on_rows=on_rows,
-        )
-
-
-def _on_base(bank: EditBank, base: BaseModel) -> EditBank:
-    """The bank on the base's device; float32 whatever the base computes in, float64 under a float64 base."""
-    wide = DTYPES[base.dtype] if base.dtype == "float64" else torch.float32
-    return bank.to(device=base.device, dtype=wide)

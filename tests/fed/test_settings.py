@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from fed import settings as settings_module
-from fed.settings import Settings, SettingsError
+from fed.methods import Method
+from fed.settings import METHODS, Settings, SettingsError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = CHECKOUT / "sims" / "lamp7" / "pyproject.toml"
@@ -145,6 +147,22 @@ def test_a_missing_key_is_told(config, key):
 def test_a_strategy_that_compares_entries_refuses_the_svd_average(config, strategy):
     with pytest.raises(SettingsError, match=f"strategy '{strategy}' .* needs average='fedavg', got average='svd'"):
         Settings.parse(config | {"strategy": strategy, "average": "svd"})
+
+
+@pytest.mark.parametrize("method", ["lora-c", "oppu", "non-personalized"])
+def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choice(config, method):
+    with pytest.raises(SettingsError, match=f"method '{method}' cannot honour engine='pyreft'; engine must be batched"):
+        Settings.parse(config | {"method": method, "engine": "pyreft"})
+    assert Settings.parse(config | {"method": method}).method == method
+
+
+def test_the_registry_names_classes_that_are_methods(config):
+    for name, entry in METHODS.items():
+        settings = Settings.parse(config | {"method": name})
+        module, _, kind = entry.where.rpartition(".")
+        assert issubclass(getattr(import_module(module), kind), Method)
+        assert set(entry.only) | set(entry.implies) <= set(settings.as_config())
+        assert Settings.parse(settings.as_config()) == settings  # what a line implies is stated in the report
 
 
 def test_the_edited_layers_are_those_of_the_base_model(config):

@@ -6,25 +6,29 @@ import pytest
 
 from fed import base_model, costs
 from fed.ledger import PHASES
+from fed.settings import METHODS
 from fed.vault import PERSONAL, read_tensors
 from tests.integration.in_process import federate
 
 pytest.importorskip("peft")
+LOREFT = {"perfit"}
+ENGINE = {name: "batched" if name in LOREFT else "none" for name in METHODS}
+ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
 
 
-@pytest.mark.parametrize("wire_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["perfit", "lora-c", "lora-p", "oppu"])
+@pytest.mark.parametrize(
+    ("method", "wire_dtype"), [(m, "float32") for m in METHODS] + [(m, "bfloat16") for m in ("perfit", "oppu")]
+)
 def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     run = settings(method=method, wire_dtype=wire_dtype, fraction=0.5, max_new_tokens=3)
     report, grid, folder = federate(run, 2)
-    base = base_model.load(run.base_source)
-    cost = costs.perfit_of(run, base.skeleton) if method == "perfit" else costs.cost(method, base.skeleton)
+    cost = costs.of_run(run, base_model.load(run.base_source).skeleton)
     one = cost.federated_bytes(wire_dtype)
     trained = sum(row["users"] for row in report["rounds"])
-    assert trained == (0 if method == "lora-p" else 6)  # two rounds of half of six users
+    assert trained == (6 if one else 0)  # two rounds of half of six users
     assert report["parameters"]["stage1"] == cost.federated_parameters
     assert report["parameters"]["stage2"] == cost.private_parameters
-    assert report["engine"] == ("batched" if method == "perfit" else "peft")
+    assert (report["method"], report["engine"]) == (method, ENGINE[method])
     expected = {
         ("stage1", "down"): one * (trained + len(report["users"]) * bool(one)),  # rounds, then the hand-out
         ("stage1", "up"): one * trained,
@@ -40,3 +44,4 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
+    assert method in (folder / "report.html").read_text(encoding="utf-8")
