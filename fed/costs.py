@@ -106,6 +106,11 @@ def of_run(settings: Settings, base: Skeleton) -> Cost:
 
     if method == "perfit":
         return perfit_of(settings, base)
+    if method == "perfit-stage1":
+        return Cost(method, federated=edit(settings.stage1_rank))
+    if method in ("reft-p", "reft-cp"):
+        both = settings.stage1_rank if method == "reft-cp" else 0
+        return Cost(method, private=edit(both + settings.stage2_rank))
     if method in ("non-personalized", "rag", "pag"):
         return Cost(method)
     return cost(method, base)

@@ -39,6 +39,9 @@ _ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
 _PEFT: Mapping[str, tuple[str, ...]] = {"engine": ("batched", "sequential")}  # one user after the other, in both
 METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
+    "perfit-stage1": Entry("fed.methods.perfit_stage1.PerFitStage1", _ANY_ENGINE),
+    "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
     "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
     "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
     "oppu": Entry("fed.methods.lora.Lora", _PEFT),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fed import average, stiefel
+from fed import stiefel
 from fed.base_model import BaseModel
 from fed.batching import generator
 from fed.loreft import EditBank, EditShape
@@ -17,13 +17,16 @@ from fed.training import TrainSettings, train
 
 
 class PerFit(Method):
-    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ."""
+    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ.
+
+    A method that has one of the two alone sets the other to None.
+    """
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
         layers = settings.edited_layers(base.layers)
-        self.collective = EditShape(layers, settings.stage1_rank, base.hidden_size)
-        self.private = EditShape(layers, settings.stage2_rank, base.hidden_size)
+        self.collective: EditShape | None = EditShape(layers, settings.stage1_rank, base.hidden_size)
+        self.private: EditShape | None = EditShape(layers, settings.stage2_rank, base.hidden_size)
         self.positions = Positions.parse(settings.positions)
         own = settings.positions if settings.stage2_positions == "same" else settings.stage2_positions
         self.private_positions = Positions.parse(own)
@@ -33,19 +36,18 @@ class PerFit(Method):
         return self.settings.engine
 
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.collective.tensors()
+        return self.collective.tensors() if self.collective else {}
 
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.private.tensors()
+        return self.private.tensors() if self.private else {}
 
     def initial_collective(self) -> Tensors:
+        if self.collective is None:
+            return {}
         return EditBank.identity(self.collective, [generator(self.settings.seed, "collective")]).tensors(0)
 
-    def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
-        return average.average(name, replies, weights, before)
-
     def drift(self, collective: Tensors) -> float:
-        return stiefel.orthogonality_error(collective["R"])
+        return stiefel.orthogonality_error(collective["R"]) if self.collective else 0.0
 
     def train_collective(
         self,
@@ -57,9 +59,11 @@ class PerFit(Method):
         proximal_mu: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        bank = on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
-        plan = self.plan(1, proximal_mu)
-        return self._train(base, bank, users, plan, ("stage1", round_number), None, progress)
+        assert self.collective
+        bank = EditBank.from_tensors(self.collective, [start] * len(users))
+        return self._train(
+            base, bank, users, self.plan(1, proximal_mu), ("stage1", round_number), self.positions, progress=progress
+        )
 
     def train_private(
         self,
@@ -69,10 +73,15 @@ class PerFit(Method):
         *,
         progress: Progress | None = None,
     ) -> list[Trained]:
+        assert self.private
         generators = [generator(self.settings.seed, "private", user.user_id) for user in users]
-        bank = on_base(EditBank.identity(self.private, generators), base)
-        frozen = on_base(EditBank.from_tensors(self.collective, [collective]), base)
-        return self._train(base, bank, users, self.plan(2), ("stage2",), frozen, progress)
+        bank = EditBank.identity(self.private, generators)
+        return self._train(
+            base, bank, users, self.plan(2), ("stage2",), self.private_positions, self._shared(collective), progress
+        )
+
+    def _shared(self, collective: Tensors) -> EditBank | None:
+        return EditBank.from_tensors(self.collective, [collective]) if self.collective else None
 
     def _train(
         self,
@@ -81,12 +90,14 @@ class PerFit(Method):
         users: Sequence[UserRows],
         plan: TrainSettings,
         purpose: tuple[object, ...],
-        frozen: EditBank | None,
-        progress: Progress | None,
+        where: Positions,
+        frozen: EditBank | None = None,
+        progress: Progress | None = None,
     ) -> list[Trained]:
+        """Train the users' edits in `bank` at `where`, over a frozen one that applies at `positions`."""
+        bank, frozen = on_base(bank, base), None if frozen is None else on_base(frozen, base)
         draws = [generator(self.settings.seed, *purpose, user.user_id) for user in users]
         rows = [user.rows for user in users]
-        where = self.positions if frozen is None else self.private_positions
         if self.settings.engine == "batched":
             results = train(
                 base, bank, rows, draws, plan, where, frozen=frozen, frozen_positions=self.positions, on_step=progress
@@ -120,13 +131,12 @@ class PerFit(Method):
         ]
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
-        shared = EditBank.from_tensors(self.collective, [collective])
         names = sorted(private)
-        own = EditBank.from_tensors(self.private, [private[name] for name in names]) if names else None
+        own = EditBank.from_tensors(self.private, [private[n] for n in names]) if self.private and names else None
         return EditReader(
             self,
             base,
-            collective=shared,
+            collective=self._shared(collective),
             at=self.positions,
             names=names,
             personal=own,

@@ -11,7 +11,7 @@ from fed.vault import PERSONAL, read_tensors
 from tests.integration.in_process import federate
 
 pytest.importorskip("peft")
-LOREFT = {"perfit"}
+LOREFT = {"perfit", "perfit-stage1", "reft-p", "reft-cp"}
 ENGINE = {name: "batched" if name in LOREFT else "none" for name in METHODS}
 ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
 
@@ -45,3 +45,19 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
     assert method in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_stage_1_alone_is_perfits_stage_1_and_reft_p_is_its_stage_2_on_the_bare_base(settings, tmp_path):
+    runs = {
+        name: federate(settings(method=name, max_new_tokens=0, output_dir=str(tmp_path / name)), 2)
+        for name in ("perfit", "perfit-stage1", "reft-p", "reft-cp")
+    }
+    arms = {name: report["arms"] for name, (report, _, _) in runs.items()}
+    assert arms["perfit-stage1"]["base"] == arms["reft-p"]["base"] == arms["perfit"]["base"]
+    assert arms["perfit-stage1"]["stage1"] == arms["perfit"]["stage1"]
+    assert runs["perfit-stage1"][0]["rounds"][-1]["loss"] == runs["perfit"][0]["rounds"][-1]["loss"]
+    assert runs["reft-p"][0]["parameters"]["stage2"] == runs["perfit"][0]["parameters"]["stage2"]
+    both = sum(runs["perfit"][0]["parameters"][stage] for stage in ("stage1", "stage2"))
+    assert runs["reft-cp"][0]["parameters"] == {**runs["reft-p"][0]["parameters"], "stage2": both}
+    own = [arms[name]["stage1+2"]["loss_per_token"] for name in ("perfit", "reft-p", "reft-cp")]
+    assert len(set(own)) == 3
