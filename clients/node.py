@@ -10,14 +10,18 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from clients.progress import Progress
 from fed import base_model, methods
 from fed.base_model import BaseModel
-from fed.batching import tokenize
+from fed.batching import Row, tokenize
 from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_queries
 from fed.evaluation import TestUser
 from fed.lamp.records import Corpus, open_corpus
-from fed.lamp.tasks import get_task
+from fed.lamp.tasks import Pair, Task, get_task
+from fed.lamp.users import User
 from fed.methods import Method, UserRows
+from fed.profile import Profiles
+from fed.prompts import Prompts
 from fed.settings import Settings
 from fed.vault import Vault
 
@@ -74,17 +78,57 @@ class Node:
         return users
 
     def stage1_rows(self, user: str) -> UserRows:
-        pairs = stage1_pairs(self.task, self.corpus.user(user), self.settings)
-        return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        record = self.corpus.user(user)
+        prompts = self._prompts(record)
+        return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self.settings, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
-        pairs = stage2_pairs(self.task, self.corpus.user(user), self.settings)
-        return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        record = self.corpus.user(user)
+        prompts = self._prompts(record)
+        return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self.settings, prompts)))
 
     def test_user(self, user: str) -> TestUser:
-        queries = test_queries(self.task, self.corpus.user(user), self.settings)
-        pairs = [self.task.query_pair(query) for query in queries]
-        return TestUser(user, queries, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        record = self.corpus.user(user)
+        queries, prompts = test_queries(self.task, record, self.settings), self._prompts(record)
+        pairs = [prompts.query_pair(query) for query in queries]
+        return TestUser(user, queries, self._rows(user, prompts, pairs))
+
+    def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
+        if isinstance(prompts, Prompts) and prompts.left_out:
+            print(
+                f"warning: user {user!r}: {prompts.left_out} of {prompts.asked} retrieved items did not fit into "
+                f"max-length = {self.settings.max_length} tokens and were left out",
+                flush=True,
+            )
+        return tokenize(pairs, self.base.tokenizer, self.settings.max_length)
+
+    def _prompts(self, user: User) -> Task | Prompts:
+        """How this user's rows are worded: by the task alone, or after retrieved items and a profile text."""
+        s = self.settings
+        if not s.retrieved and not s.profile:
+            return self.task
+        return Prompts(
+            self.task,
+            user,
+            retrieved=s.retrieved,
+            profile=self._profile(user) if s.profile else "",
+            tokenizer=self.base.tokenizer,
+            max_length=s.max_length,
+        )
+
+    def _profile(self, user: User) -> str:
+        """The user's profile text; where there is none yet, all users hosted here get theirs, in shared batches."""
+        budget = 4 * self.settings.token_budget  # as for answers
+        profiles = Profiles(self.vault, self.base, self.task, seed=self.settings.seed, token_budget=budget)
+        text = profiles.read(user)
+        if text is None:
+            hosted = [self.corpus.user(one) for one in self.roster.everyone]
+            missing = [one for one in hosted if profiles.read(one) is None]
+            progress = Progress(f"profiles, node {self.part}, {len(missing)} users")
+            profiles.write(missing, lambda count: progress.rows(count, len(missing)))
+            text = profiles.read(user)
+        assert text is not None
+        return text
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""

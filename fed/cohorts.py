@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fed.lamp.records import Corpus
 from fed.lamp.tasks import Pair, Task
 from fed.lamp.users import Query, User
+from fed.prompts import Prompts
 from fed.settings import Settings
 
 
@@ -57,20 +58,21 @@ def block(users: Sequence[str], part: int, parts: int) -> tuple[str, ...]:
     return tuple(users[part * len(users) // parts : (part + 1) * len(users) // parts])
 
 
-def stage1_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
-    """What a user's share of the collective edit is trained on; at most max-items, the latest."""
-    if settings.cohorts == "paper":
-        pairs = [task.query_pair(query) for query in user.queries]
-    elif task.source_field is None:
-        pairs = [task.query_pair(query) for query in user.queries[: len(user.queries) // 2]]
-    else:
-        pairs = [task.history_pair(item) for item in user.profile]
-    return pairs[-settings.max_items :]
+def stage1_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
+    """What a user's share of the collective edit is trained on; at most max-items, the latest.
+
+    prompts: how the user's rows are worded; None: by the task alone.
+    """
+    prompts = prompts or task
+    if settings.cohorts == "all" and task.source_field is not None:
+        return stage2_pairs(task, user, settings, prompts)
+    queries = user.queries if settings.cohorts == "paper" else user.queries[: len(user.queries) // 2]
+    return [prompts.query_pair(query) for query in queries[-settings.max_items :]]
 
 
-def stage2_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
+def stage2_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
     """What a user's private edit is trained on: the history; at most max-items, the latest."""
-    return [task.history_pair(item) for item in user.profile[-settings.max_items :]]
+    return [(prompts or task).history_pair(item) for item in user.profile[-settings.max_items :]]
 
 
 def test_queries(task: Task, user: User, settings: Settings) -> tuple[Query, ...]:

@@ -46,6 +46,8 @@ METHODS: dict[str, Entry] = {
     "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
     "oppu": Entry("fed.methods.lora.Lora", _PEFT),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
+    "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),
+    "pag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"profile": True}),
 }
 COHORTS = ("paper", "all")
 STRATEGIES = (
@@ -110,6 +112,9 @@ class Settings:
     seed: int
     node_timeout: int
     output_dir: str
+    # Keys of later releases have defaults, so that a settings file written before them still parses.
+    retrieved: int = 0
+    profile: bool = False
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
@@ -170,6 +175,7 @@ class Settings:
                 "max-new-tokens",
                 "seed",
                 "weight-decay",
+                "retrieved",
             ),
             16: ("max-length", "token-budget"),
         }
@@ -263,9 +269,11 @@ def _typed(key: str, value: object, kind: str) -> object:
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise SettingsError(f"{key} must be a finite number, got {value}")
         return float(value)
-    words = {"str": "a text that is not empty", "int": "a whole number", "float": "a number"}
+    words = {"str": "a text that is not empty", "int": "a whole number", "float": "a number", "bool": "true or false"}
     raise SettingsError(f"{key} must be {words[kind]}, got {value!r}")

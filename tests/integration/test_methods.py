@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
 
-from fed import base_model, costs
+import pytest
+from safetensors.torch import load_file, save_file
+
+from fed import base_model, costs, profile
 from fed.ledger import PHASES
 from fed.settings import METHODS
 from fed.vault import PERSONAL, read_tensors
@@ -61,3 +64,49 @@ def test_stage_1_alone_is_perfits_stage_1_and_reft_p_is_its_stage_2_on_the_bare_
     assert runs["reft-cp"][0]["parameters"] == {**runs["reft-p"][0]["parameters"], "stage2": both}
     own = [arms[name]["stage1+2"]["loss_per_token"] for name in ("perfit", "reft-p", "reft-cp")]
     assert len(set(own)) == 3
+
+
+def losses(report, arm="base"):
+    return [user["arms"][arm]["loss_per_token"] for user in report["users"]]
+
+
+@pytest.mark.parametrize("method", ["rag", "perfit"])
+def test_retrieved_items_stand_before_the_rows_of_any_method(settings, tmp_path, method):
+    def run(**changes):
+        name = "-".join(str(v) for v in changes.values()) or "plain"
+        short = settings(max_new_tokens=0, max_length=1024, output_dir=str(tmp_path / name), **changes)
+        return federate(short, 2)[0]
+
+    plain, one = run(method="non-personalized"), run(method=method, retrieved=1)
+    assert (one["settings"]["retrieved"], one["settings"]["profile"]) == (1, False)
+    assert all(a != b for a, b in zip(losses(plain), losses(one), strict=True))
+    more = run(method=method, retrieved=2)
+    assert losses(one) != losses(more)
+    if method == "rag":
+        assert losses(run(method="rag", retrieved=0)) == losses(one)  # rag alone retrieves one item
+    else:
+        assert losses(run(method="rag", retrieved=2)) == losses(more)  # all arms get the same prompts
+
+
+def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_path, tiny_base):
+    common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative(tiny_base, tmp_path / "base")}
+    plain, _, _ = federate(settings(method="non-personalized", output_dir=str(tmp_path / "plain"), **common), 2)
+    report, grid, folder = federate(settings(method="oppu", profile=True, **common), 2)
+    kept = {path.parent.name: path for path in (folder / "vault").glob(f"*/{profile.FILE}")}
+    assert len(kept) == 12  # those who federate have one too
+    texts = [bytes(read_tensors(path)[0]["text"].tolist()).decode() for path in kept.values()]
+    assert all(len(text) > 20 for text in texts)
+    for _, _, message in grid.seen:
+        said = "" if message.has_error() else str(dict(message.content))
+        assert not any(text[:20] in said for text in texts)
+    assert report["settings"]["profile"] is True
+    assert all(a != b for a, b in zip(losses(plain), losses(report), strict=True))
+
+
+def talkative(tiny_base, folder):
+    """A copy of the tiny base that never ends a text, so that it writes profiles."""
+    shutil.copytree(tiny_base, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][0] = 0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)
