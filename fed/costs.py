@@ -111,6 +111,8 @@ def of_run(settings: Settings, base: Skeleton) -> Cost:
     if method in ("reft-p", "reft-cp"):
         both = settings.stage1_rank if method == "reft-cp" else 0
         return Cost(method, private=edit(both + settings.stage2_rank))
+    if method == "stylevector":
+        return Cost(method, private={"style": (base.hidden_size,)})
     if method in ("non-personalized", "rag", "pag"):
         return Cost(method)
     return cost(method, base)

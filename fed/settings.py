@@ -45,6 +45,7 @@ METHODS: dict[str, Entry] = {
     "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
     "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
     "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
     "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),
     "pag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"profile": True}),
@@ -115,6 +116,8 @@ class Settings:
     # Keys of later releases have defaults, so that a settings file written before them still parses.
     retrieved: int = 0
     profile: bool = False
+    style_layer: int = -1
+    style_strength: float = 1.0
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
@@ -190,6 +193,8 @@ class Settings:
                 raise SettingsError(f"{key} must lie between 0 and 1, got {value}")
         if not 0 < self.fraction <= 1:
             raise SettingsError(f"fraction must lie in (0, 1], got {self.fraction}")
+        if self.style_layer < -1:
+            raise SettingsError(f"style-layer must be a block's number from 0, or -1, got {self.style_layer}")
         if self.clip < 0 or self.temperature < 0:
             raise SettingsError(f"clip and temperature must not be negative, got {self.clip} and {self.temperature}")
         if self.average != "fedavg" and self.strategy not in AVERAGING_STRATEGIES:

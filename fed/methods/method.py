@@ -17,7 +17,7 @@ from fed.skeleton import Skeleton
 from fed.training import TrainSettings, UserResult
 
 Tensors = dict[str, Tensor]
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int, float], None]  # (step, steps, loss); a loss of nan where a step has none
 
 
 @dataclass(frozen=True)
