@@ -7,6 +7,7 @@ A device hosts one user (node config `user-id`); a simulated SuperNode hosts a b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fed.evaluation import TestUser
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import Pair, Task, get_task
 from fed.lamp.users import User
-from fed.methods import Method, UserRows
+from fed.methods import Method, Trained, UserRows
 from fed.profile import Profiles
 from fed.prompts import Prompts
 from fed.settings import Settings
@@ -30,7 +31,7 @@ class Node:
     """Made per message from the run's settings and the node's own config; what is slow is cached per process."""
 
     def __init__(self, settings: Settings, node_config: Mapping[str, object], run_id: int) -> None:
-        self.settings = settings
+        self.settings, self._run = settings, str(run_id)
         self.task = get_task(settings.task)
         self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
         everyone = roster(self.corpus, settings)
@@ -92,6 +93,15 @@ class Node:
         queries, prompts = test_queries(self.task, record, self.settings), self._prompts(record)
         pairs = [prompts.query_pair(query) for query in queries]
         return TestUser(user, queries, self._rows(user, prompts, pairs))
+
+    def with_own(self, rows: UserRows) -> UserRows:
+        """The rows with the collective tensors that the user itself trained last in this run, where it did."""
+        kept = self.vault.kept(rows.user_id, "stage1")
+        return replace(rows, own=kept[0]) if kept and kept[1].get("run") == self._run else rows
+
+    def keep_own(self, trained: Trained) -> None:
+        """Keep a user's collective tensors for its next round."""
+        self.vault.keep(trained.user_id, "stage1", trained.tensors, {"run": self._run})
 
     def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
         if isinstance(prompts, Prompts) and prompts.left_out:

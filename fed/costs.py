@@ -108,6 +108,8 @@ def of_run(settings: Settings, base: Skeleton) -> Cost:
         return perfit_of(settings, base)
     if method == "perfit-stage1":
         return Cost(method, federated=edit(settings.stage1_rank))
+    if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
+        return Cost(method, federated=edit(settings.stage1_rank), private=edit(settings.stage1_rank))
     if method in ("reft-p", "reft-cp"):
         both = settings.stage1_rank if method == "reft-cp" else 0
         return Cost(method, private=edit(both + settings.stage2_rank))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -21,12 +20,12 @@ from fed.lamp.tasks import Task
 from fed.lamp.users import User
 from fed.lamp.wording import profile_request
 from fed.positions import Positions
-from fed.vault import Vault, VaultError, read_tensors, save_tensors
+from fed.vault import Vault
 
 ITEMS = 10  # OPPU's --k
 NEW_TOKENS = 96  # OPPU lets a 7B model write 200; a longer text leaves a short row no room
 MAX_TOKENS = 2048  # OPPU's cut-off, or the base's own context where that is shorter
-FILE = "profile.safetensors"
+NAME = "profile"  # in the vault
 
 
 class Profiles:
@@ -38,13 +37,10 @@ class Profiles:
 
     def read(self, user: User) -> str | None:
         """The text, or None where none is kept that this base wrote from this request."""
-        try:
-            tensors, header = read_tensors(self.path(user.user_id))
-        except VaultError:
+        kept = self._vault.kept(user.user_id, NAME)
+        if kept is None or kept[1].get("key") != self._key(self._prompt(user)):
             return None
-        if header.get("key") != self._key(self._prompt(user)):
-            return None
-        return bytes(tensors["text"].tolist()).decode("utf-8")
+        return bytes(kept[0]["text"].tolist()).decode("utf-8")
 
     def write(self, users: Sequence[User], on_rows: Callable[[int], None] | None = None) -> None:
         """Write and keep the profiles of these users, in shared batches."""
@@ -63,10 +59,7 @@ class Profiles:
             texts[i] = " ".join(answer.split())  # one line: a line break ends the profile in a prompt
         for user, prompt, text in zip(users, prompts, texts, strict=True):
             body = torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
-            save_tensors(self.path(user.user_id), {"text": body}, {"key": self._key(prompt)})
-
-    def path(self, user_id: str) -> Path:
-        return self._vault.folder(user_id) / FILE
+            self._vault.keep(user.user_id, NAME, {"text": body}, {"key": self._key(prompt)})
 
     def _key(self, prompt: tuple[int, ...]) -> str:
         return hashlib.sha256(repr((self._base.fingerprint, NEW_TOKENS, prompt)).encode()).hexdigest()[:16]

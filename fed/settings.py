@@ -45,6 +45,7 @@ METHODS: dict[str, Entry] = {
     "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
     "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
     "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
     "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
     "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +22,17 @@ Progress = Callable[[int, int, float], None]  # (step, steps, loss); a loss of n
 
 @dataclass(frozen=True)
 class UserRows:
-    """One user's rows to train on."""
+    """One user's rows to train on.
+
+    Attributes:
+        given, own: where the method keeps them (`Method.keeps_own`), what the server sent this user, and the tensors
+        that the user itself trained last; None where it has not yet.
+    """
 
     user_id: str
     rows: Sequence[Row]
+    given: Tensors | None = None
+    own: Tensors | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Method(ABC):
     What a method does not override, it has not: a plain `Method` federates nothing, keeps nothing private and trains
     nothing; only its `reader` must be written. Prompts (`retrieved`, `profile`) are the run's and concern no method.
     """
+
+    keeps_own = False  # whether each user is sent tensors of its own in stage 1, and keeps what it last trained
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         self.settings = settings
@@ -85,6 +94,16 @@ class Method(ABC):
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         """The mean of the clients' collective tensors; `before` is what they started from."""
         return average.average(name, replies, weights, before)
+
+    def for_each(
+        self, users: Sequence[Hashable], latest: Mapping[Hashable, Tensors], before: Tensors
+    ) -> dict[Hashable, Tensors]:
+        """What each of these users is sent, where `keeps_own`; a user that is left out gets the average.
+
+        Args:
+            latest: user -> the tensors it sent last. before: the last average.
+        """
+        return {}
 
     def drift(self, collective: Tensors) -> float:
         """How far the collective tensors have left the set they should lie in; 0 where there is none."""

@@ -72,7 +72,7 @@ def test_users_written_together_get_the_texts_they_get_alone(make, tmp_path):
 def test_it_lies_in_the_users_folder_readable_by_its_owner_alone_and_goes_with_it(make, tmp_path):
     vault, one = Vault(tmp_path / "vault"), user("zoe")
     make().write([one])
-    path = vault.folder("zoe") / profile.FILE
+    path = vault.folder("zoe") / "personal.profile.safetensors"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     vault.erase("zoe")
     assert make().read(one) is None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fed import base_model, costs, profile
+from clients.node import Node
+from fed import base_model, costs
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
 from fed.ledger import PHASES
 from fed.settings import METHODS
 from fed.vault import PERSONAL, read_tensors
-from tests.integration.in_process import federate
+from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")
-LOREFT = {"perfit", "perfit-stage1", "reft-p", "reft-cp"}
+LOREFT = {"perfit", "perfit-stage1", "reft-p", "reft-cp", "fedreft"}
 ENGINE = {name: "batched" if name in LOREFT else "none" for name in METHODS}
 ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
 
@@ -66,6 +71,39 @@ def test_stage_1_alone_is_perfits_stage_1_and_reft_p_is_its_stage_2_on_the_bare_
     assert len(set(own)) == 3
 
 
+@pytest.mark.parametrize("cohorts", ["paper", "all"])
+def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_before_it(settings, cohorts):
+    """OPPU's code builds the list of training rows outside of its loop over users, so that user i has those of 0…i."""
+    run = settings(method="oppu", cohorts=cohorts, max_new_tokens=0, max_items=0, data="synthetic:4")
+    _, grid, _ = federate(run, 1)
+    corpus = open_corpus(run.data, get_task(run.task), seed=run.seed)
+    node = Node(run, {"partition-id": 0, "num-partitions": 1}, RUN_ID)
+    tokenizer = node.base.tokenizer
+    seen = 0
+    for direction, _, message in grid.seen:
+        kind = message.metadata.message_type
+        if kind not in ("train", "train.personalize"):
+            continue
+        if direction == "down":
+            users = json.loads(message.content.config_records["host"]["users"])
+            continue
+        for place, user in enumerate(users):
+            rows = (node.stage1_rows if kind == "train" else node.stage2_rows)(user).rows
+            record = corpus.user(user)
+            mine = [item["text"] for item in record.profile] if kind != "train" else [q.gold for q in record.queries]
+            if kind == "train" and cohorts == "all":
+                mine = mine[: len(mine) // 2]  # the later half is the test
+            assert [tokenizer.decode(row.completion, skip_special_tokens=True) for row in rows] == [
+                f" {text}" for text in mine
+            ]
+            metrics = message.content.metric_records[f"{place}/metrics"]
+            assert metrics["num-examples"] == len(mine)
+            if kind != "train":
+                assert metrics["steps"] == run.stage2_epochs * math.ceil(len(mine) / run.batch_size)
+            seen += 1
+    assert seen > 4
+
+
 def losses(report, arm="base"):
     return [user["arms"][arm]["loss_per_token"] for user in report["users"]]
 
@@ -92,7 +130,7 @@ def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_
     common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative(tiny_base, tmp_path / "base")}
     plain, _, _ = federate(settings(method="non-personalized", output_dir=str(tmp_path / "plain"), **common), 2)
     report, grid, folder = federate(settings(method="oppu", profile=True, **common), 2)
-    kept = {path.parent.name: path for path in (folder / "vault").glob(f"*/{profile.FILE}")}
+    kept = {path.parent.name: path for path in (folder / "vault").glob("*/personal.profile.safetensors")}
     assert len(kept) == 12  # those who federate have one too
     texts = [bytes(read_tensors(path)[0]["text"].tolist()).decode() for path in kept.values()]
     assert all(len(text) > 20 for text in texts)
