@@ -11,8 +11,8 @@ No row sees its own answer: a query retrieves from the user's history, which doe
 from the items before it alone, as OPPU does. Where the history has no inputs (LaMP_7's bare tweets), its rows stay
 bare, as in OPPU: the only text to retrieve by would be the answer. The profile is written from the history as a whole.
 
-What does not fit into `max-length` less the longest answer is left out: first the worst items, then the profile's end.
-A row's gold answer has no say in that.
+Where all this is longer than `max-length` less the longest answer, the items' texts are shortened alike, as LaMP does,
+down to 12 words; then the worst items are left out, and then the profile's end. A row's gold answer has no say in that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Any
 
 from fed.lamp.tasks import Pair, Task
 from fed.lamp.users import Query, User
-from fed.lamp.wording import example, retrieval_query
+from fed.lamp.wording import EXAMPLE_WORDS, example, retrieval_query
 from fed.retrieval import Okapi
+
+SHORTEST = 12  # words of an item's text that are worth showing
 
 
 class Prompts:
@@ -50,11 +52,11 @@ class Prompts:
     def query_pair(self, query: Query) -> Pair:
         """The task's pair for a query, after what all of the history gives."""
         pair = self._task.query_pair(query)
-        found: list[str] = []
+        found: list[int] = []
         if self._retrieved:
             self._whole = self._whole or Okapi(self._examples)
             text = retrieval_query(self._task, self._task.query_text(query))
-            found = [self._examples[i] for i in self._whole.top(text, self._retrieved)]
+            found = self._whole.top(text, self._retrieved)
         return self._after(found, pair)
 
     def history_pair(self, item: Mapping[str, str]) -> Pair:
@@ -62,23 +64,36 @@ class Prompts:
         pair, field = self._task.history_pair(item), self._task.source_field
         if field is None:
             return pair
-        found: list[str] = []
+        found: list[int] = []
         earlier = self._examples[: self._place[item["id"]]]
         if self._retrieved and earlier:
-            text = retrieval_query(self._task, item[field])
-            found = [earlier[i] for i in Okapi(earlier).top(text, self._retrieved)]
+            found = Okapi(earlier).top(retrieval_query(self._task, item[field]), self._retrieved)
         return self._after(found, pair)
 
-    def _after(self, examples: list[str], pair: Pair) -> Pair:
+    def _after(self, found: list[int], pair: Pair) -> Pair:
         room = self._room - self._tokens(pair.prompt)
         profile = self._cut(f"{self._profile}\n", room) if self._profile else ""
         room -= self._tokens(profile)
-        kept = list(examples)
-        while kept and self._tokens(history := "\n".join(kept) + "\n\n") > room:
+        kept = list(found)
+        while kept and (history := self._history(kept, room)) is None:
             kept.pop()
-        self.asked += len(examples)
-        self.left_out += len(examples) - len(kept)
-        return Pair(profile + (history if kept else "") + pair.prompt, pair.completion)
+        self.asked += len(found)
+        self.left_out += len(found) - len(kept)
+        return Pair(f"{profile}{history if kept else ''}{pair.prompt}", pair.completion)
+
+    def _history(self, found: list[int], room: int) -> str | None:
+        """These items' examples, their texts as long as fits; None where they do not fit at their shortest."""
+
+        def worded(words: int) -> str:
+            lines = (example(self._task, self._user.profile[i], source_words=words) for i in found)
+            return "\n".join(lines) + "\n\n"
+
+        low, high = SHORTEST - 1, EXAMPLE_WORDS + 1  # the longest that fits lies between them
+        words = EXAMPLE_WORDS
+        while low + 1 < high:
+            low, high = (words, high) if self._tokens(worded(words)) <= room else (low, words)
+            words = (low + high) // 2
+        return worded(low) if low >= SHORTEST else None
 
     def _cut(self, profile: str, room: int) -> str:
         """The profile's first words that fit, and its line break; nothing where no word does."""

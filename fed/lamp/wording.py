@@ -40,12 +40,16 @@ REQUESTS: Mapping[str, str] = {
 }
 
 
-def example(task: Task, item: Mapping[str, str], words: int = EXAMPLE_WORDS) -> str:
-    """`"{source}: {text} {cue}: {answer}"`, each field cut to `words`; `"tweet: {text}"` for LaMP_7."""
+def example(task: Task, item: Mapping[str, str], words: int = EXAMPLE_WORDS, source_words: int | None = None) -> str:
+    """`"{source}: {text} {cue}: {answer}"`, or `"tweet: {text}"` for LaMP_7.
+
+    Each field is cut to `words`, the text to `source_words` where that is given.
+    """
     answer = f"{task.cue}: {cut_words(item[task.target_field], words)}"
     if task.source_field is None:
         return answer
-    return f"{SOURCES[task.name]}: {cut_words(item[task.source_field], words)} {answer}"
+    text = cut_words(item[task.source_field], words if source_words is None else source_words)
+    return f"{SOURCES[task.name]}: {text} {answer}"
 
 
 def retrieval_query(task: Task, text: str) -> str:

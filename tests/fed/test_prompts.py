@@ -113,3 +113,22 @@ def test_what_does_not_fit_is_left_out_the_worst_item_first_then_the_profiles_en
     for room, profile in ((13, "one two\n"), (4, "one\n"), (3, ""), (-5, "")):
         prompts = make(profile="one two three", max_length=len(plain) + reserve + room)
         assert prompts.query_pair(query).prompt == profile + plain
+
+
+def test_long_texts_are_shortened_alike_before_an_item_is_left_out_and_answers_never(make):
+    words = [" ".join(f"{letter}{n}" for n in range(40)) for letter in "abc"]
+    profile = tuple({"id": str(n), "text": text, "title": f"TITLE{n} " + "t" * 30} for n, text in enumerate(words))
+    user = User("u", profile, (Query("q", f"{HEADLINES.instruction}b1 c2 c3", "GOLD"),))
+    plain, reserve = HEADLINES.query_pair(user.queries[0]).prompt, HEADLINES.max_new_tokens
+
+    def shown(count, source_words):
+        lines = [example(HEADLINES, profile[n], source_words=source_words) for n in (2, 1, 0)[:count]]
+        return "\n".join(lines) + "\n\n" + plain
+
+    for source_words in (40, 25, 12):
+        prompts = make(user, retrieved=3, max_length=len(shown(3, source_words)) + reserve)
+        assert prompts.query_pair(user.queries[0]).prompt == shown(3, source_words) and prompts.left_out == 0
+    tight = make(user, retrieved=3, max_length=len(shown(2, 12)) + reserve)
+    assert tight.query_pair(user.queries[0]).prompt == shown(2, 12) and tight.left_out == 1
+    too_tight = make(user, retrieved=3, max_length=len(shown(1, 12)) + reserve - 1)
+    assert too_tight.query_pair(user.queries[0]).prompt == plain and too_tight.left_out == 3
