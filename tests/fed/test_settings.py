@@ -97,6 +97,10 @@ WRONG = [
     *((key, 3) for key in ("app", "strategy", "layers", "output-dir")),
     *((key, value) for key in ("rounds", "seed") for value in ("2", 2.0, True, None)),
     *((key, value) for key in ("clip", "stage1-lr") for value in ("0.1", True, None)),
+    ("retrieved", -1),
+    *(("profile", value) for value in (1, "true", None)),
+    ("style-layer", -2),
+    *(("style-strength", value) for value in ("1", True)),
     ("data", ["a"]),
     ("device", "\n\n"[:0]),
 ]
@@ -154,6 +158,29 @@ def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choic
     with pytest.raises(SettingsError, match=f"method '{method}' cannot honour engine='pyreft'; engine must be batched"):
         Settings.parse(config | {"method": method, "engine": "pyreft"})
     assert Settings.parse(config | {"method": method}).method == method
+
+
+def test_a_settings_file_from_before_the_later_keys_still_parses(config):
+    later = ("retrieved", "profile", "style-layer", "style-strength")
+    settings = Settings.parse({key: value for key, value in config.items() if key not in later})
+    assert [settings.as_config()[key] for key in later] == [0, False, -1, 1.0]
+    assert Settings.parse(config | {"retrieved": 4, "profile": True}).retrieved == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "meant"),
+    [
+        ("rag", {}, (1, False)),
+        ("rag", {"retrieved": 4}, (4, False)),
+        ("pag", {}, (0, True)),
+        ("pag", {"retrieved": 2}, (2, True)),
+        ("perfit", {"retrieved": 2, "profile": True}, (2, True)),
+        ("non-personalized", {}, (0, False)),
+    ],
+)
+def test_rag_and_pag_are_the_base_with_the_prompts_they_are_named_for(config, method, given, meant):
+    settings = Settings.parse(config | {"method": method} | given)
+    assert (settings.retrieved, settings.profile) == meant
 
 
 def test_the_registry_names_classes_that_are_methods(config):
