@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from clients.progress import Progress
@@ -105,10 +105,9 @@ class Node:
 
     def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
         if isinstance(prompts, Prompts) and prompts.left_out:
-            print(
+            _say_once(
                 f"warning: user {user!r}: {prompts.left_out} of {prompts.asked} retrieved items did not fit into "
-                f"max-length = {self.settings.max_length} tokens and were left out",
-                flush=True,
+                f"max-length = {self.settings.max_length} tokens and were left out"
             )
         return tokenize(pairs, self.base.tokenizer, self.settings.max_length)
 
@@ -127,13 +126,13 @@ class Node:
         )
 
     def _profile(self, user: User) -> str:
-        """The user's profile text; where there is none yet, all users hosted here get theirs, in shared batches."""
+        """The user's profile text; where there is none yet, the cohort hosted here gets its own, in shared batches."""
         budget = 4 * self.settings.token_budget  # as for answers
         profiles = Profiles(self.vault, self.base, self.task, seed=self.settings.seed, token_budget=budget)
         text = profiles.read(user)
         if text is None:
-            hosted = [self.corpus.user(one) for one in self.roster.everyone]
-            missing = [one for one in hosted if profiles.read(one) is None]
+            cohort = self.roster.stage2 if user.user_id in self.roster.stage2 else self.roster.stage1
+            missing = [one for one in map(self.corpus.user, cohort) if profiles.read(one) is None]
             progress = Progress(f"profiles, node {self.part}, {len(missing)} users")
             profiles.write(missing, lambda count: progress.rows(count, len(missing)))
             text = profiles.read(user)
@@ -150,6 +149,12 @@ class Node:
             record = self.corpus.user(user)
             twos.append([user, len(stage2_pairs(task, record, s)), len(test_queries(task, record, s))])
         return {"stage1": ones, "stage2": twos}
+
+
+@cache
+def _say_once(text: str) -> None:
+    """A line that a process has printed before, in an earlier round, is not printed again."""
+    print(text, flush=True)
 
 
 @lru_cache(maxsize=2)

@@ -126,6 +126,13 @@ def test_retrieved_items_stand_before_the_rows_of_any_method(settings, tmp_path,
         assert losses(run(method="rag", retrieved=2)) == losses(more)  # all arms get the same prompts
 
 
+def test_items_that_do_not_fit_are_told_once_a_user(settings, capsys):
+    federate(settings(method="perfit-stage1", retrieved=2, max_length=130, max_new_tokens=0), 2)
+    told = [line for line in capsys.readouterr().out.splitlines() if "retrieved items did not fit" in line]
+    assert told and len(told) == len(set(told))
+    assert all("into max-length = 130 tokens and were left out" in line for line in told)
+
+
 def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_path, tiny_base):
     common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative(tiny_base, tmp_path / "base")}
     plain, _, _ = federate(settings(method="non-personalized", output_dir=str(tmp_path / "plain"), **common), 2)
