@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -61,11 +62,15 @@ def stage1(message: Message, node: Node) -> RecordDict:
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
     config = message.content["config"]
     round_number = int(str(config["server-round"]))
+    rows = [node.stage1_rows(user) for user in users]
+    if method.keeps_own:
+        given = (host.collective_of(message, method, node.settings, place) for place, _ in enumerate(users))
+        rows = [replace(node.with_own(row), given=one) for row, one in zip(rows, given, strict=True)]
     progress = Progress(f"stage 1, round {round_number}, node {node.part}, {len(users)} users")
     trained = method.train_collective(
         node.base,
         host.collective_of(message, method, node.settings),
-        [node.stage1_rows(user) for user in users],
+        rows,
         round_number=round_number,
         proximal_mu=float(str(config.get("proximal-mu", 0.0))),
         progress=progress.step,
@@ -75,6 +80,8 @@ def stage1(message: Message, node: Node) -> RecordDict:
         if one.result.error:
             host.put_error(reply, place, one.result.error)
             continue
+        if method.keeps_own:
+            node.keep_own(one)
         host.put_tensors(reply, place, one.tensors, method, node.settings)
         host.put_metrics(
             reply,
@@ -104,6 +111,8 @@ def stage2(message: Message, node: Node) -> RecordDict:
     collective = str(message.content["config"]["collective"])
     progress = Progress(f"stage 2, node {node.part}, {len(users)} users")
     rows = [node.stage2_rows(user) for user in users]
+    if method.keeps_own:
+        rows = [node.with_own(row) for row in rows]
     trained = method.train_private(node.base, node.vault.read_collective(collective), rows, progress=progress.step)
     reply = RecordDict()
     for place, one in enumerate(trained):

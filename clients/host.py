@@ -1,7 +1,8 @@
 """Messages that carry several users at once: unpack the request, pack one reply per user.
 
-A request holds what all its users get, once, and their ids in the record `host`; a reply holds each user's records
-under `<place in the list>/<name>`. A user that fails has an `error` record, and the others are not touched.
+A request holds what all its users get, once, what a user gets of its own under `<place in the list>/<name>`, and their
+ids in the record `host`; a reply holds each user's records under `<place in the list>/<name>`. A user that fails has an
+`error` record, and the others are not touched.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ def users_of(message: Message) -> list[str]:
     return [str(user) for user in json.loads(str(message.content.config_records["host"]["users"]))]
 
 
-def collective_of(message: Message, method: Method, settings: Settings) -> Tensors:
-    """The collective tensors that the message carries."""
-    array = message.content.array_records["arrays"]["edit"]
+def collective_of(message: Message, method: Method, settings: Settings, place: int = 0) -> Tensors:
+    """The collective tensors that the message carries: those of the user at `place`, or those for all."""
+    records = message.content.array_records
+    array = records[f"{place}/arrays" if f"{place}/arrays" in records else "arrays"]["edit"]
     return wire.unpack(array.numpy(), method.collective_shapes(), settings.wire_dtype)
 
 

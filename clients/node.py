@@ -7,19 +7,24 @@ A device hosts one user (node config `user-id`); a simulated SuperNode hosts a b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 
+from clients.progress import Progress
 from fed import base_model, methods
 from fed.base_model import BaseModel
-from fed.batching import tokenize
+from fed.batching import Row, tokenize
 from fed.choice import Choice
 from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
 from fed.lamp import submission
 from fed.lamp.records import Corpus, open_corpus
-from fed.lamp.tasks import get_task
-from fed.methods import Method, UserRows
+from fed.lamp.tasks import Pair, Task, get_task
+from fed.lamp.users import User
+from fed.methods import Method, Trained, UserRows
+from fed.profile import Profiles
+from fed.prompts import Prompts
 from fed.settings import Settings
 from fed.vault import Vault
 
@@ -28,7 +33,7 @@ class Node:
     """Made per message from the run's settings and the node's own config; what is slow is cached per process."""
 
     def __init__(self, settings: Settings, node_config: Mapping[str, object], run_id: int) -> None:
-        self.settings = settings
+        self.settings, self._run = settings, str(run_id)
         self.task = get_task(settings.task)
         self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
         everyone = roster(self.corpus, settings)
@@ -76,16 +81,20 @@ class Node:
         return users
 
     def stage1_rows(self, user: str) -> UserRows:
-        pairs = stage1_pairs(self.task, self.corpus.user(user), self.settings)
-        return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        record = self.corpus.user(user)
+        prompts = self._prompts(record)
+        return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self.settings, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
-        pairs = stage2_pairs(self.task, self.corpus.user(user), self.settings)
-        return UserRows(user, tokenize(pairs, self.base.tokenizer, self.settings.max_length))
+        record = self.corpus.user(user)
+        prompts = self._prompts(record)
+        return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self.settings, prompts)))
 
     def test_user(self, user: str) -> TestUser:
-        asked = test_pairs(self.task, self.corpus.user(user), self.settings)
-        rows = tokenize([pair for _, pair in asked], self.base.tokenizer, self.settings.max_length)
+        record = self.corpus.user(user)
+        prompts = self._prompts(record)
+        asked = test_pairs(self.task, record, self.settings, prompts)
+        rows = self._rows(user, prompts, [pair for _, pair in asked])
         return TestUser(user, [query for query, _ in asked], rows)
 
     @property
@@ -108,6 +117,51 @@ class Node:
         file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
         submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
+    def with_own(self, rows: UserRows) -> UserRows:
+        """The rows with the collective tensors that the user itself trained last in this run, where it did."""
+        kept = self.vault.kept(rows.user_id, "stage1")
+        return replace(rows, own=kept[0]) if kept and kept[1].get("run") == self._run else rows
+
+    def keep_own(self, trained: Trained) -> None:
+        """Keep a user's collective tensors for its next round."""
+        self.vault.keep(trained.user_id, "stage1", trained.tensors, {"run": self._run})
+
+    def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
+        if isinstance(prompts, Prompts) and prompts.left_out:
+            _say_once(
+                f"warning: user {user!r}: {prompts.left_out} of {prompts.asked} retrieved items did not fit into "
+                f"max-length = {self.settings.max_length} tokens and were left out"
+            )
+        return tokenize(pairs, self.base.tokenizer, self.settings.max_length)
+
+    def _prompts(self, user: User) -> Task | Prompts:
+        """How this user's rows are worded: by the task alone, or after retrieved items and a profile text."""
+        s = self.settings
+        if not s.retrieved and not s.profile:
+            return self.task
+        return Prompts(
+            self.task,
+            user,
+            retrieved=s.retrieved,
+            profile=self._profile(user) if s.profile else "",
+            tokenizer=self.base.tokenizer,
+            max_length=s.max_length,
+        )
+
+    def _profile(self, user: User) -> str:
+        """The user's profile text; where there is none yet, the cohort hosted here gets its own, in shared batches."""
+        budget = 4 * self.settings.token_budget  # as for answers
+        profiles = Profiles(self.vault, self.base, self.task, seed=self.settings.seed, token_budget=budget)
+        text = profiles.read(user)
+        if text is None:
+            cohort = self.roster.stage2 if user.user_id in self.roster.stage2 else self.roster.stage1
+            missing = [one for one in map(self.corpus.user, cohort) if profiles.read(one) is None]
+            progress = Progress(f"profiles, node {self.part}, {len(missing)} users")
+            profiles.write(missing, lambda count: progress.rows(count, len(missing)))
+            text = profiles.read(user)
+        assert text is not None
+        return text
+
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
         s, task = self.settings, self.task
@@ -118,6 +172,12 @@ class Node:
             record = self.corpus.user(user)
             twos.append([user, len(stage2_pairs(task, record, s)), len(test_pairs(task, record, s))])
         return {"stage1": ones, "stage2": twos}
+
+
+@cache
+def _say_once(text: str) -> None:
+    """A line that a process has printed before, in an earlier round, is not printed again."""
+    print(text, flush=True)
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 SECONDS_BETWEEN = 3.0
@@ -16,8 +17,8 @@ class Progress:
         self._rows = 0
 
     def step(self, step: int, steps: int, loss: float) -> None:
-        """For training: after each optimizer step."""
-        self._say(step, steps, f"step {step}/{steps} · loss {loss:.3f}")
+        """For training: after each optimizer step; a loss of nan is one that a step has not."""
+        self._say(step, steps, f"step {step}/{steps}" + ("" if math.isnan(loss) else f" · loss {loss:.3f}"))
 
     def rows(self, count: int, total: int) -> None:
         """For evaluation: after `count` more rows."""

@@ -13,18 +13,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fed.base_model import BaseModel
-from fed.batching import Row, pad, under_token_budget
+from fed.batching import Row, pad
+from fed.hidden_states import at_block, output_at
 from fed.hooks import decoder_blocks
-
-
-class _Reached(Exception):
-    """The first edited block has been computed; what lies above is not wanted."""
 
 
 class _Given(nn.Module):
@@ -63,44 +60,14 @@ def resumed(model: nn.Module, first: int) -> Iterator[Callable[[Tensor], None]]:
             blocks[i] = block
 
 
-@torch.no_grad()
-def below(base: BaseModel, rows: Sequence[Row], first: int, token_budget: int) -> list[Tensor] | None:
-    """Each row's hidden states at the output of block `first` of the bare base, (tokens, d) in the base's dtype.
-
-    None where the base's blocks return more than hidden states, which `resumed` could not give.
-    """
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
-    caught: list[Tensor] = []
-
-    def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            caught[:] = [output]
-        raise _Reached
-
-    handle = decoder_blocks(base.model)[first].register_forward_hook(catch)
-    try:
-        for places in under_token_budget([len(row) for row in rows], token_budget):
-            batch = pad([rows[i] for i in places], base.pad_id, base.device)
-            try:
-                base.model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    position_ids=batch.position_ids,
-                    use_cache=False,
-                )
-            except _Reached:
-                if not caught:
-                    return None
-            for i, states in zip(places, caught.pop(), strict=True):
-                found[i] = states[: len(rows[i])].clone()
-    finally:
-        handle.remove()
-    return found
-
-
 def stacked(states: Sequence[Tensor]) -> Tensor:
     """Rows' states padded on the right with zeros, (B, T, d): padding that no token attends to."""
     return nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+
+
+@lru_cache(maxsize=2)
+def _returns_states(base: BaseModel, layer: int) -> bool:
+    return isinstance(output_at(base, pad([Row((base.pad_id,), ())], base.pad_id, base.device), layer), Tensor)
 
 
 class ActivationCache:
@@ -116,18 +83,20 @@ class ActivationCache:
     def of(
         self, base: BaseModel, users: Sequence[Sequence[Row]], first: int, token_budget: int, limit: int
     ) -> list[list[Tensor]] | None:
-        """Per user, the states of its rows; None where all of them together would take more than `limit` bytes."""
+        """Per user, the states of its rows; None where they may not be used.
+
+        That is where all of them together would take more than `limit` bytes, and where the base's blocks return more
+        than hidden states, which `resumed` could not give.
+        """
         width = base.skeleton.hidden_size * base.model.dtype.itemsize
-        if limit < sum(len(row) for rows in users for row in rows) * width:
+        if limit < sum(len(row) for rows in users for row in rows) * width or not _returns_states(base, first):
             return None
         found = []
         for rows in users:
             key = (base.fingerprint, base.dtype, base.device, first, token_budget, tuple(rows))
             states = self._users.pop(key, None)
             if states is None:
-                states = below(base, rows, first, token_budget)
-                if states is None:
-                    return None
+                states = at_block(base, rows, first, token_budget)
                 self._bytes += sum(t.nbytes for t in states)
             self._users[key] = states
             found.append(states)

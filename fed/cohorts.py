@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fed.lamp.records import Corpus
 from fed.lamp.tasks import Pair, Task
 from fed.lamp.users import Query, User
+from fed.prompts import Prompts
 from fed.settings import Settings
 
 
@@ -60,15 +61,21 @@ def block(users: Sequence[str], part: int, parts: int) -> tuple[str, ...]:
     return tuple(users[part * len(users) // parts : (part + 1) * len(users) // parts])
 
 
-def stage1_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
-    """What a user's share of the collective edit is trained on; at most max-items, the latest."""
-    if settings.cohorts == "paper":
-        pairs = [task.query_pair(query) for query in user.queries]
-    elif task.source_field is None:
-        pairs = [task.query_pair(query) for query in user.queries[: len(user.queries) // 2]]
-    else:
-        pairs = [task.history_pair(item) for item in history(user, settings)]
-    return pairs[-settings.max_items :]
+def stage1_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
+    """What a user's share of the collective edit is trained on; at most max-items, the latest.
+
+    prompts: how the user's rows are worded; None: by the task alone.
+    """
+    prompts = prompts or task
+    if settings.cohorts == "all" and task.source_field is not None:
+        return stage2_pairs(task, user, settings, prompts)
+    queries = user.queries if settings.cohorts == "paper" else user.queries[: len(user.queries) // 2]
+    return [prompts.query_pair(query) for query in queries[-settings.max_items :]]
+
+
+def stage2_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
+    """What a user's private edit is trained on: the history; at most max-items, the latest."""
+    return [(prompts or task).history_pair(item) for item in history(user, settings)[-settings.max_items :]]
 
 
 def history(user: User, settings: Settings) -> tuple[Mapping[str, str], ...]:
@@ -80,26 +87,24 @@ def _kept(user: User, settings: Settings) -> int:
     return max(1, len(user.profile) - settings.held_out)
 
 
-def stage2_pairs(task: Task, user: User, settings: Settings) -> list[Pair]:
-    """What a user's private edit is trained on: the history; at most max-items, the latest."""
-    return [task.history_pair(item) for item in history(user, settings)[-settings.max_items :]]
-
-
-def test_pairs(task: Task, user: User, settings: Settings) -> list[tuple[Query, Pair]]:
+def test_pairs(
+    task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None
+) -> list[tuple[Query, Pair]]:
     """What a user is tested on, with its prompt and gold; at most max-queries, the first (0 keeps all).
 
     Raises:
         ValueError: items are held out, and the history has one alone.
     """
+    prompts = prompts or task
     if settings.held_out:
         if len(user.profile) < 2:
             raise ValueError(f"held-out needs histories of two items at least, and that of {user.user_id!r} has one")
-        pairs = [(_asked(task, item), task.history_pair(item)) for item in user.profile[_kept(user, settings) :]]
+        pairs = [(_asked(task, item), prompts.history_pair(item)) for item in user.profile[_kept(user, settings) :]]
     else:
         queries = user.queries
         if settings.cohorts == "all" and task.source_field is None:
             queries = queries[len(queries) // 2 :]
-        pairs = [(query, task.query_pair(query)) for query in queries]
+        pairs = [(query, prompts.query_pair(query)) for query in queries]
     return pairs[: settings.max_queries or None]
 
 

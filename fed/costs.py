@@ -97,6 +97,29 @@ def perfit_of(settings: Settings, base: Skeleton) -> Cost:
     return Cost("perfit", federated=stages[0].tensors(), private=stages[1].tensors())
 
 
+def of_run(settings: Settings, base: Skeleton) -> Cost:
+    """The tensors of a run's method at the run's own layers and ranks. Raises ValueError as `cost` does."""
+    layers, method = settings.edited_layers(base.layers), settings.method
+
+    def edit(rank: int) -> Shapes:
+        return EditShape(layers, rank, base.hidden_size).tensors()
+
+    if method == "perfit":
+        return perfit_of(settings, base)
+    if method == "perfit-stage1":
+        return Cost(method, federated=edit(settings.stage1_rank))
+    if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
+        return Cost(method, federated=edit(settings.stage1_rank), private=edit(settings.stage1_rank))
+    if method in ("reft-p", "reft-cp"):
+        both = settings.stage1_rank if method == "reft-cp" else 0
+        return Cost(method, private=edit(both + settings.stage2_rank))
+    if method == "stylevector":
+        return Cost(method, private={"style": (base.hidden_size,)})
+    if method in ("non-personalized", "rag", "pag"):
+        return Cost(method)
+    return cost(method, base)
+
+
 def oppu(base: Skeleton) -> Cost:
     """OPPU (Tan et al., 2024): federated LoRA on q, k, v; then a private LoRA on q, v on top of it; r = 8."""
     return Cost("oppu", federated=lora_shapes(base, ATTENTION), private=lora_shapes(base, QUERY_VALUE))

@@ -250,8 +250,8 @@ def _decode(
             ids, attention, position = ids[index], attention[index], position[index]
             alive = [alive[k] for k in keep]
             _set_rows(session, [rows[i] for i in alive], *flags, device)
-        # A generated token belongs to the completion: only `all` edits it.
-        session.set_masks([torch.full((len(alive), 1), p.everywhere, device=device) for p in positions])
+        # A generated token belongs to the completion.
+        session.set_masks([torch.full((len(alive), 1), p.generated, device=device) for p in positions])
     return new
 
 

@@ -2,6 +2,7 @@
 
     all      every token, generated ones too          last     the prompt's last token
     prompt   every token of the prompt                f3+l3    the prompt's first 3 and last 3 (also f3, l3)
+    answer   the prompt's last token and the completion's: all that an answer's tokens are read off
 
 The names for the first and last positions follow LoReFT (Wu et al. 2024, section 4.1).
 """
@@ -23,28 +24,30 @@ class Positions:
     Attributes:
         everywhere: every token of the prompt and of the completion.
         first, last: how many tokens at each end of the prompt; None for all of the prompt.
+        generated: the tokens of the completion too.
     """
 
     everywhere: bool
     first: int | None
     last: int
+    generated: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Positions:
-        """`all`, `prompt`, `last`, `fN`, `lM` or `fN+lM`. Raises ValueError otherwise."""
+        """`all`, `prompt`, `last`, `answer`, `fN`, `lM` or `fN+lM`. Raises ValueError otherwise."""
         if text == "all":
-            return cls(True, None, 0)
+            return cls(True, None, 0, True)
         if text == "prompt":
             return cls(False, None, 0)
-        if text == "last":
-            return cls(False, 0, 1)
+        if text in ("last", "answer"):
+            return cls(False, 0, 1, text == "answer")
         match = _FIRST_LAST.fullmatch(text)
         if match and (match["first"] or match["last"]):
             both = match["first"] is not None and match["last"] is not None
             first, last = int(match["first"] or 0), int(match["last"] or 0)
             if both == bool(match["plus"]) and first + last > 0:
                 return cls(False, first, last)
-        raise ValueError(f"positions must be all, prompt, last, fN, lM or fN+lM (such as f3+l3), got {text!r}")
+        raise ValueError(f"positions must be all, prompt, last, answer, fN, lM or fN+lM (such as f3+l3), got {text!r}")
 
     def mask(self, prompt: Tensor, tokens: Tensor) -> Tensor:
         """(B, T) bool, True where the edit applies.
@@ -59,4 +62,5 @@ class Positions:
             return prompt
         from_start = prompt.cumsum(-1)
         from_end = prompt.flip(-1).cumsum(-1).flip(-1)
-        return prompt & ((from_start <= self.first) | (from_end <= self.last))
+        ends = prompt & ((from_start <= self.first) | (from_end <= self.last))
+        return ends | (tokens & ~prompt) if self.generated else ends

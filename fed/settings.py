@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 from fed.average import AVERAGES
@@ -18,7 +18,40 @@ from fed.positions import Positions
 from fed.wire import WIRE_DTYPES
 
 ENGINES = ("batched", "sequential", "pyreft")
-METHODS = ("perfit", "lora-c", "lora-p", "oppu")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method's line in the registry.
+
+    Attributes:
+        where: its class, "module.Class" (a `fed.methods.Method`), imported when a run asks for it.
+        only: run-config key -> the values that the method can honour; any other is an error. An engine is for edits
+        of hidden states: a method that trains none, or by a library of its own, has the default's name alone.
+        implies: run-config key -> what it is where the run config leaves it at 0 or false.
+    """
+
+    where: str
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
+    implies: Mapping[str, object] = field(default_factory=dict)
+
+
+_ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
+_PEFT: Mapping[str, tuple[str, ...]] = {"engine": ("batched", "sequential")}  # one user after the other, in both
+METHODS: dict[str, Entry] = {
+    "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
+    "perfit-stage1": Entry("fed.methods.perfit_stage1.PerFitStage1", _ANY_ENGINE),
+    "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
+    "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
+    "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
+    "stylevector": Entry("fed.methods.stylevector.StyleVector"),
+    "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
+    "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),
+    "pag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"profile": True}),
+}
 COHORTS = ("paper", "all")
 ANSWERS = ("decode", "choice")
 STRATEGIES = (
@@ -74,20 +107,25 @@ class Settings:
     clip: float
     average: str
     wire_dtype: str
-    held_out: int
     max_queries: int
-    answer: str
     max_new_tokens: int
     temperature: float
-    top_k: int
-    top_p: float
     token_budget: int
-    activation_cache: int
     device: str
     dtype: str
     seed: int
     node_timeout: int
     output_dir: str
+    # Keys of later releases have defaults, so that a settings file written before them still parses.
+    retrieved: int = 0
+    profile: bool = False
+    style_layer: int = -1
+    style_strength: float = 1.0
+    held_out: int = 0
+    answer: str = "decode"
+    top_k: int = 10
+    top_p: float = 0.9
+    activation_cache: int = 512
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
@@ -98,16 +136,20 @@ class Settings:
                 raise SettingsError(f"run config has no key {key!r}; known keys: {', '.join(sorted(names))}")
         values: dict[str, object] = {}
         for key, name in names.items():
-            if key not in config:
+            if key in config:
+                values[name] = _typed(key, config[key], str(cls.__dataclass_fields__[name].type))
+            elif cls.__dataclass_fields__[name].default is MISSING:
                 raise SettingsError(f"run config lacks the key {key!r}")
-            values[name] = _typed(key, config[key], str(cls.__dataclass_fields__[name].type))
+        entry = METHODS.get(str(values["method"]))
+        for key, value in entry.implies.items() if entry else ():
+            values[names[key]] = values.get(names[key]) or value
         settings = cls(**values)  # type: ignore[arg-type]
         settings._check()
         return settings
 
     def _check(self) -> None:
         choices = {
-            "method": METHODS,
+            "method": tuple(METHODS),
             "engine": ENGINES,
             "cohorts": COHORTS,
             "answer": ANSWERS,
@@ -120,6 +162,13 @@ class Settings:
             value = getattr(self, key.replace("-", "_"))
             if value not in allowed:
                 raise SettingsError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+        for key, allowed in METHODS[self.method].only.items():
+            value = getattr(self, key.replace("-", "_"))
+            if value not in allowed:
+                fix = " or ".join(allowed)
+                raise SettingsError(
+                    f"method {self.method!r} cannot honour {key}={value!r}; {key} must be {fix} with it"
+                )
         at_least = {
             1: (
                 "rounds",
@@ -141,6 +190,7 @@ class Settings:
                 "seed",
                 "weight-decay",
                 "activation-cache",
+                "retrieved",
             ),
             16: ("max-length", "token-budget"),
         }
@@ -156,6 +206,8 @@ class Settings:
         for key, share in (("fraction", self.fraction), ("top-p", self.top_p)):
             if not 0 < share <= 1:
                 raise SettingsError(f"{key} must lie in (0, 1], got {share}")
+        if self.style_layer < -1:
+            raise SettingsError(f"style-layer must be a block's number from 0, or -1, got {self.style_layer}")
         if self.answer == "choice" and self.task in TASKS and not TASKS[self.task].labels:
             having = ", ".join(name for name, task in TASKS.items() if task.labels)
             raise SettingsError(f"answer='choice' needs a task with labels ({having}), got {self.task}; use 'decode'")
@@ -238,9 +290,11 @@ def _typed(key: str, value: object, kind: str) -> object:
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise SettingsError(f"{key} must be a finite number, got {value}")
         return float(value)
-    words = {"str": "a text that is not empty", "int": "a whole number", "float": "a number"}
+    words = {"str": "a text that is not empty", "int": "a whole number", "float": "a number", "bool": "true or false"}
     raise SettingsError(f"{key} must be {words[kind]}, got {value!r}")

@@ -105,6 +105,18 @@ class Vault:
             raise VaultError(f"the vault of user {user_id!r} is damaged: its fingerprint is another")
         return tensors
 
+    def keep(self, user_id: str, name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+        """Keep something else of a user's beside its private edit, for the device alone: `personal.<name>.…`."""
+        save_tensors(self._beside(user_id, name), tensors, header)
+
+    def kept(self, user_id: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """(tensors, header) of what is kept under a name; None where nothing is. Raises VaultError where damaged."""
+        path = self._beside(user_id, name)
+        return read_tensors(path) if path.is_file() else None
+
+    def _beside(self, user_id: str, name: str) -> Path:
+        return self.folder(user_id) / f"personal.{name}.safetensors"
+
     def settings(self, user_id: str) -> dict[str, object]:
         """What the user's private edit was trained with."""
         _, header = read_tensors(self.folder(user_id) / PERSONAL)

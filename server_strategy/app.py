@@ -98,13 +98,15 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         say(f"stage 2: {len(users)} users train their private vectors")
         trained, stage2_losses = personalization.personalize(handed, users, collective, _warn)
         seconds = time.monotonic() - start
-        say(f"stage 2: {len(trained)} users done, loss by epoch {_losses(stage2_losses)} · {seconds:.1f} s")
+        by_epoch = f", loss by epoch {_losses(stage2_losses)}" if stage2_losses else ""
+        say(f"stage 2: {len(trained)} users done{by_epoch} · {seconds:.1f} s")
     else:
         say(f"stage 2: {settings.method} has nothing private")
     clock["stage2"] = time.monotonic() - start
 
     start = time.monotonic()
-    say("evaluation: base, stage 1, stage 1 + 2, swapped")
+    arms = ["base"] + ["stage 1"] * bool(method.collective_shapes())
+    say(f"evaluation: {', '.join([*arms, 'stage 1 + 2', 'swapped'] if method.private_shapes() else arms)}")
     found = personalization.test(handed, users, collective, _warn)
     clock["evaluate"] = time.monotonic() - start
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
-from fed.methods.method import Method
+from fed.methods.method import Method, Tensors
 from fed.settings import Settings
 from server_strategy.nodes import RunError
 from server_strategy.user_grid import Translation
@@ -72,6 +72,7 @@ class CollectiveStrategy(Strategy):
         self._inner, self._method, self._settings, self._on_round = inner, method, settings, on_round
         self._wire = translation
         self._before: ArrayRecord | None = None
+        self._latest: dict[Hashable, Tensors] = {}  # what each user sent last, for a method that sends each its own
         self._started = 0.0
 
     def summary(self) -> None:
@@ -83,7 +84,14 @@ class CollectiveStrategy(Strategy):
         self._before, self._started = arrays, time.monotonic()
         grid.round = server_round  # type: ignore[attr-defined]  # the UserGrid's ledger entries name the round
         with _seeded(self._settings.seed, server_round):
-            return list(self._inner.configure_train(server_round, arrays, config, grid))
+            messages = list(self._inner.configure_train(server_round, arrays, config, grid))
+        if self._latest:
+            users = [message.metadata.dst_node_id for message in messages]
+            own = self._method.for_each(users, self._latest, self._wire.from_record(arrays))
+            for message, user in zip(messages, users, strict=True):
+                if user in own:
+                    message.content = RecordDict({**message.content, "arrays": self._wire.to_record(own[user])})
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -97,6 +105,11 @@ class CollectiveStrategy(Strategy):
         loss = math.fsum(w * _metric(reply, "train-loss") for w, reply in zip(weights, good, strict=True)) / math.fsum(
             weights
         )
+        if self._method.keeps_own:
+            self._latest |= {
+                reply.metadata.src_node_id: self._wire.from_record(reply.content.array_records["arrays"])
+                for reply in good
+            }
         averaged = replies
         if self._settings.average != "fedavg":
             assert self._before is not None

@@ -1,8 +1,8 @@
 """A Grid whose nodes are users: stock strategies sample and average users, whatever nodes host them.
 
-It packs one wire message per SuperNode (what all its users get, once, and their ids), unpacks the reply into one
-reply per user, sorted by user so that sums do not depend on who answered first, translates arrays between the
-strategies' dtype and the wire's, and enters every user's bytes into the ledger.
+It packs one wire message per SuperNode (what all its users get, once; what each gets of its own; and their ids),
+unpacks the reply into one reply per user, sorted by user so that sums do not depend on who answered first, translates
+arrays between the strategies' dtype and the wire's, and enters every user's bytes into the ledger.
 Wrapping the Grid instead of the Strategy keeps the stock strategies' own sampling and accounting right.
 """
 
@@ -101,23 +101,21 @@ class UserGrid(Grid):
         return {self.user(reply.metadata.src_node_id): reply for reply in self.send_and_receive(messages)}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        groups: dict[tuple[int, str, int], list[Message]] = defaultdict(list)
+        groups: dict[tuple[int, str], list[Message]] = defaultdict(list)
         for message in messages:
             meta = message.metadata
-            groups[self._hosts[self.user(meta.dst_node_id)], meta.message_type, id(message.content)].append(message)
+            groups[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
         requests: list[Message] = []
         asked: dict[str, list[Message]] = {}
-        translated: dict[int, RecordDict] = {}
-        for (node, kind, key), group in groups.items():
-            if key not in translated:
-                translated[key] = self._down(group[0].content)
+        translated: dict[int, ArrayRecord] = {}
+        for (node, kind), group in groups.items():
             group.sort(key=lambda message: message.metadata.dst_node_id)
             users = [self.user(message.metadata.dst_node_id) for message in group]
-            requests.append(Message(_addressed(translated[key], users), dst_node_id=node, message_type=kind))
-            if asked.setdefault(f"{node}/{kind}", group) is not group:
-                raise ValueError("users of one SuperNode must be sent the same content in one round")
-            for user in users:
-                self._enter(user, "down", _addressed(translated[key], [user]))
+            contents = [self._down(message.content, translated) for message in group]
+            requests.append(Message(_packed(contents, users), dst_node_id=node, message_type=kind))
+            asked[f"{node}/{kind}"] = group
+            for user, content in zip(users, contents, strict=True):
+                self._enter(user, "down", _packed([content], [user]))
         replies: list[Message] = []
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
             replies += self._unpack(reply, asked[f"{reply.metadata.src_node_id}/{reply.metadata.message_type}"])
@@ -143,15 +141,28 @@ class UserGrid(Grid):
             found.append(Message(content, reply_to=message))
         return found
 
-    def _down(self, content: RecordDict) -> RecordDict:
+    def _down(self, content: RecordDict, translated: dict[int, ArrayRecord]) -> RecordDict:
+        """The content as it goes on the wire; a record that several contents share stays one."""
         if "arrays" not in content:
             return content
-        return RecordDict({**content, "arrays": self._translation.down(content.array_records["arrays"])})
+        arrays = content.array_records["arrays"]
+        if id(arrays) not in translated:
+            translated[id(arrays)] = self._translation.down(arrays)
+        return RecordDict({**content, "arrays": translated[id(arrays)]})
 
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:
         sizes = measure(content)
         self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
 
 
-def _addressed(content: RecordDict, users: Sequence[str]) -> RecordDict:
-    return RecordDict({**content, "host": ConfigRecord({"users": json.dumps(list(users))})})
+def _packed(contents: Sequence[RecordDict], users: Sequence[str]) -> RecordDict:
+    """One request for several users: a record that all share once, any other under `<place in the list>/<name>`."""
+    first = contents[0]
+    shared = {key: record for key, record in first.items() if all(one.get(key) is record for one in contents)}
+    own = {
+        f"{place}/{key}": record
+        for place, content in enumerate(contents)
+        for key, record in content.items()
+        if key not in shared
+    }
+    return RecordDict({**shared, **own, "host": ConfigRecord({"users": json.dumps(list(users))})})

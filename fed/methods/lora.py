@@ -65,9 +65,6 @@ class Lora(Method):
             return average.lora_svd_mean(replies, weights, before)
         return average.average(name, replies, weights)
 
-    def drift(self, collective: Tensors) -> float:
-        return 0.0
-
     def train_collective(
         self,
         base: BaseModel,

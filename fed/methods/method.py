@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fed import average
 from fed.base_model import BaseModel
 from fed.batching import Row, generator
 from fed.settings import Settings
@@ -16,15 +17,22 @@ from fed.skeleton import Skeleton
 from fed.training import TrainSettings, UserResult
 
 Tensors = dict[str, Tensor]
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int, float], None]  # (step, steps, loss); a loss of nan where a step has none
 
 
 @dataclass(frozen=True)
 class UserRows:
-    """One user's rows to train on."""
+    """One user's rows to train on.
+
+    Attributes:
+        given, own: where the method keeps them (`Method.keeps_own`), what the server sent this user, and the tensors
+        that the user itself trained last; None where it has not yet.
+    """
 
     user_id: str
     rows: Sequence[Row]
+    given: Tensors | None = None
+    own: Tensors | None = None
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,21 @@ class Trained:
 
 
 class Method(ABC):
-    """A method for one base model's shapes, made from the settings and these alone: server and clients agree."""
+    """A method for one base model's shapes, made from the settings and these alone: server and clients agree.
+
+    What a method does not override, it has not: a plain `Method` federates nothing, keeps nothing private and trains
+    nothing; only its `reader` must be written. Prompts (`retrieved`, `profile`) are the run's and concern no method.
+    """
+
+    keeps_own = False  # whether each user is sent tensors of its own in stage 1, and keeps what it last trained
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         self.settings = settings
 
     @property
-    @abstractmethod
     def engine(self) -> str:
-        """What trains: an engine of `fed.settings`, or the library."""
+        """What trains: an engine of `fed.settings`, or the library; "none" where nothing does."""
+        return "none"
 
     def plan(self, stage: int, proximal_mu: float = 0.0) -> TrainSettings:
         """How stage 1 or 2 trains by the settings."""
@@ -66,27 +80,36 @@ class Method(ABC):
         s = self.settings
         return [generator(s.seed, "decode", *q.seed_name) for q in questions] if s.temperature else None
 
-    @abstractmethod
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name to shape of the tensors that stage 1 federates, in wire order; empty where nothing is."""
+        return {}
 
-    @abstractmethod
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name to shape of one user's private tensors; they never cross the network. Empty: none."""
+        return {}
 
-    @abstractmethod
     def initial_collective(self) -> Tensors:
         """What the server starts stage 1 from."""
+        return {}
 
-    @abstractmethod
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         """The mean of the clients' collective tensors; `before` is what they started from."""
+        return average.average(name, replies, weights, before)
 
-    @abstractmethod
+    def for_each(
+        self, users: Sequence[Hashable], latest: Mapping[Hashable, Tensors], before: Tensors
+    ) -> dict[Hashable, Tensors]:
+        """What each of these users is sent, where `keeps_own`; a user that is left out gets the average.
+
+        Args:
+            latest: user -> the tensors it sent last. before: the last average.
+        """
+        return {}
+
     def drift(self, collective: Tensors) -> float:
         """How far the collective tensors have left the set they should lie in; 0 where there is none."""
+        return 0.0
 
-    @abstractmethod
     def train_collective(
         self,
         base: BaseModel,
@@ -98,8 +121,8 @@ class Method(ABC):
         progress: Progress | None = None,
     ) -> list[Trained]:
         """Stage 1 on a node: each user starts from `start` and trains on its own rows."""
+        raise NotImplementedError(f"{self.settings.method} federates nothing")
 
-    @abstractmethod
     def train_private(
         self,
         base: BaseModel,
@@ -109,6 +132,7 @@ class Method(ABC):
         progress: Progress | None = None,
     ) -> list[Trained]:
         """Stage 2 on a node: each user trains its private tensors over the frozen collective ones."""
+        raise NotImplementedError(f"{self.settings.method} has nothing private")
 
     @abstractmethod
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:

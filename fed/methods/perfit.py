@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
-
-from fed import average, stiefel
-from fed.base_model import DTYPES, BaseModel
+from fed import stiefel
+from fed.base_model import BaseModel
 from fed.batching import generator
-from fed.generation import Decoding, EditedRow, generate, losses
 from fed.loreft import EditBank, EditShape
-from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
+from fed.methods.edit_reader import EditReader, on_base
+from fed.methods.method import Method, Progress, Reader, Tensors, Trained, UserRows
 from fed.positions import Positions
 from fed.settings import Settings
 from fed.skeleton import Skeleton
@@ -19,13 +17,16 @@ from fed.training import TrainSettings, train
 
 
 class PerFit(Method):
-    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ."""
+    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ.
+
+    A method that has one of the two alone sets the other to None.
+    """
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
         layers = settings.edited_layers(base.layers)
-        self.collective = EditShape(layers, settings.stage1_rank, base.hidden_size)
-        self.private = EditShape(layers, settings.stage2_rank, base.hidden_size)
+        self.collective: EditShape | None = EditShape(layers, settings.stage1_rank, base.hidden_size)
+        self.private: EditShape | None = EditShape(layers, settings.stage2_rank, base.hidden_size)
         self.positions = Positions.parse(settings.positions)
         own = settings.positions if settings.stage2_positions == "same" else settings.stage2_positions
         self.private_positions = Positions.parse(own)
@@ -35,19 +36,18 @@ class PerFit(Method):
         return self.settings.engine
 
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.collective.tensors()
+        return self.collective.tensors() if self.collective else {}
 
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.private.tensors()
+        return self.private.tensors() if self.private else {}
 
     def initial_collective(self) -> Tensors:
+        if self.collective is None:
+            return {}
         return EditBank.identity(self.collective, [generator(self.settings.seed, "collective")]).tensors(0)
 
-    def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
-        return average.average(name, replies, weights, before)
-
     def drift(self, collective: Tensors) -> float:
-        return stiefel.orthogonality_error(collective["R"])
+        return stiefel.orthogonality_error(collective["R"]) if self.collective else 0.0
 
     def train_collective(
         self,
@@ -59,9 +59,11 @@ class PerFit(Method):
         proximal_mu: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        bank = _on_base(EditBank.from_tensors(self.collective, [start] * len(users)), base)
-        plan = self.plan(1, proximal_mu)
-        return self._train(base, bank, users, plan, ("stage1", round_number), None, progress)
+        assert self.collective
+        bank = EditBank.from_tensors(self.collective, [start] * len(users))
+        return self._train(
+            base, bank, users, self.plan(1, proximal_mu), ("stage1", round_number), self.positions, progress=progress
+        )
 
     def train_private(
         self,
@@ -71,10 +73,15 @@ class PerFit(Method):
         *,
         progress: Progress | None = None,
     ) -> list[Trained]:
+        assert self.private
         generators = [generator(self.settings.seed, "private", user.user_id) for user in users]
-        bank = _on_base(EditBank.identity(self.private, generators), base)
-        frozen = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
-        return self._train(base, bank, users, self.plan(2), ("stage2",), frozen, progress)
+        bank = EditBank.identity(self.private, generators)
+        return self._train(
+            base, bank, users, self.plan(2), ("stage2",), self.private_positions, self._shared(collective), progress
+        )
+
+    def _shared(self, collective: Tensors) -> EditBank | None:
+        return EditBank.from_tensors(self.collective, [collective]) if self.collective else None
 
     def _train(
         self,
@@ -83,12 +90,14 @@ class PerFit(Method):
         users: Sequence[UserRows],
         plan: TrainSettings,
         purpose: tuple[object, ...],
-        frozen: EditBank | None,
-        progress: Progress | None,
+        where: Positions,
+        frozen: EditBank | None = None,
+        progress: Progress | None = None,
     ) -> list[Trained]:
+        """Train the users' edits in `bank` at `where`, over a frozen one that applies at `positions`."""
+        bank, frozen = on_base(bank, base), None if frozen is None else on_base(frozen, base)
         draws = [generator(self.settings.seed, *purpose, user.user_id) for user in users]
         rows = [user.rows for user in users]
-        where = self.positions if frozen is None else self.private_positions
         if self.settings.engine == "batched":
             results = train(
                 base, bank, rows, draws, plan, where, frozen=frozen, frozen_positions=self.positions, on_step=progress
@@ -122,70 +131,14 @@ class PerFit(Method):
         ]
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
-        shared = _on_base(EditBank.from_tensors(self.collective, [collective]), base)
         names = sorted(private)
-        bank = EditBank.from_tensors(self.private, [private[name] for name in names]) if names else None
-        return _PerFitReader(self, base, shared, names, _on_base(bank, base) if bank is not None else None)
-
-
-class _PerFitReader(Reader):
-    def __init__(
-        self,
-        method: PerFit,
-        base: BaseModel,
-        collective: EditBank,
-        names: list[str],
-        private: EditBank | None,
-    ) -> None:
-        self._method, self._base = method, base
-        self._collective, self._private = collective, private
-        self._index = {name: i for i, name in enumerate(names)}
-
-    def _rows(self, questions: Sequence[Question]) -> list[EditedRow]:
-        return [
-            EditedRow(q.row, q.collective, None if q.personal is None else self._index[q.personal]) for q in questions
-        ]
-
-    def losses(
-        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
-    ) -> list[tuple[float, int]]:
-        return losses(
-            self._base,
-            self._rows(questions),
-            self._method.positions,
-            collective=self._collective,
-            personal=self._private,
-            personal_positions=self._method.private_positions,
-            token_budget=2 * self._method.settings.token_budget,
-            activation_cache=self._method.settings.activation_cache << 20,
-            on_rows=on_rows,
+        own = EditBank.from_tensors(self.private, [private[n] for n in names]) if self.private and names else None
+        return EditReader(
+            self,
+            base,
+            collective=self._shared(collective),
+            at=self.positions,
+            names=names,
+            personal=own,
+            personal_at=self.private_positions,
         )
-
-    def generate(
-        self,
-        questions: Sequence[Question],
-        *,
-        max_new_tokens: int,
-        stop: str | None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> list[str]:
-        s = self._method.settings
-        return generate(
-            self._base,
-            self._rows(questions),
-            Decoding(max_new_tokens, s.temperature, s.top_k, s.top_p),
-            self._method.positions,
-            collective=self._collective,
-            personal=self._private,
-            personal_positions=self._method.private_positions,
-            generators=self._method.draws(questions),
-            token_budget=4 * s.token_budget,
-            stop=stop,
-            on_rows=on_rows,
-        )
-
-
-def _on_base(bank: EditBank, base: BaseModel) -> EditBank:
-    """The bank on the base's device; float32 whatever the base computes in, float64 under a float64 base."""
-    wide = DTYPES[base.dtype] if base.dtype == "float64" else torch.float32
-    return bank.to(device=base.device, dtype=wide)

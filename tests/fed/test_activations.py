@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fed.activations import ActivationCache, below, resumed, stacked
+from fed.activations import ActivationCache, resumed, stacked
 from fed.batching import Row, generator, pad
 from fed.generation import EditedRow, losses
+from fed.hidden_states import at_block
 from fed.hooks import decoder_blocks
 from fed.positions import Positions
 from fed.training import TrainSettings, train
@@ -27,7 +30,7 @@ def logits(base, batch):
 def test_a_pass_that_resumes_gives_the_logits_of_a_whole_one(tiny64, hooks_of, first, budget):
     batch = pad(ROWS, 0, "cpu")
     whole = logits(tiny64, batch)
-    states = below(tiny64, ROWS, first, budget)
+    states = at_block(tiny64, ROWS, first, budget)
     assert [tuple(s.shape) for s in states] == [(len(row), 32) for row in ROWS]
     blocks = list(decoder_blocks(tiny64.model))
     with resumed(tiny64.model, first) as give:
@@ -54,8 +57,7 @@ def test_a_stand_in_answers_for_its_block(tiny64):
 def test_blocks_that_return_a_tuple_are_not_cached(tiny64):
     handle = decoder_blocks(tiny64.model)[1].register_forward_hook(lambda _m, _i, output: (output,))
     try:
-        assert below(tiny64, ROWS, 1, 100) is None
-        assert ActivationCache().of(tiny64, [ROWS], 1, 100, PLENTY) is None
+        assert ActivationCache().of(replace(tiny64, name="tuples"), [ROWS], 1, 100, PLENTY) is None
     finally:
         handle.remove()
 

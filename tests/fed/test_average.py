@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fed.average import average, fedavg, svd_mean
+from fed.average import average, fedavg, geometric_median, geometric_weights, svd_mean
 
 L, R_, D = 2, 3, 10
 
@@ -198,3 +198,45 @@ def test_float32_edits_are_averaged_in_float64_and_come_back_as_float32(name):
 def test_an_unknown_average_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="average must be one of svd, fedavg, got 'mean'"):
         average("mean", [edit(1)], [1.0])
+
+
+def whole(e):
+    """An edit's dense maps of all layers as one long vector."""
+    return np.concatenate([dense(e, layer).ravel() for layer in range(e["R"].shape[0])])
+
+
+@pytest.mark.parametrize("clients", [2, 3, 5, 9])
+def test_the_geometric_median_is_where_the_unit_vectors_to_all_clients_cancel(clients):
+    edits = [edit(seed, scale=0.3 + 0.4 * (seed % 3)) for seed in range(clients)]
+    shares = geometric_weights(edits)
+    assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
+    points = np.stack([whole(e) for e in edits])
+    away = points - np.array(shares) @ points
+    pull = (away / np.linalg.norm(away, axis=1, keepdims=True)).sum(0)
+    assert np.linalg.norm(pull) < 1e-5 * clients
+
+
+def test_two_thirds_that_agree_outvote_an_outlier_that_drags_the_mean_away():
+    one, far = edit(1), edit(2, scale=50.0)
+    clients = [rotated(one, seed) for seed in range(2)] + [one, far]
+    target = [dense(one, layer) for layer in range(L)]
+    assert distance(geometric_median(clients, one), target) < 1e-6
+    assert distance(svd_mean(clients, [1.0] * 4), target) > 5
+    assert_orthonormal(geometric_median(clients, one))
+
+
+def test_the_geometric_median_does_not_depend_on_coordinates_or_order():
+    edits = [edit(seed) for seed in range(4)]
+    turned = [rotated(e, seed) for seed, e in enumerate(edits)][::-1]
+    np.testing.assert_allclose(geometric_weights(turned)[::-1], geometric_weights(edits), atol=1e-8)
+    np.testing.assert_allclose(whole(geometric_median(turned)), whole(geometric_median(edits)), atol=1e-7)
+
+
+def test_the_geometric_median_of_edits_that_do_nothing_or_of_one_is_itself():
+    nothing = edit(3) | {"b": torch.zeros(L, R_, dtype=torch.float64)}
+    nothing["W"] = nothing["R"].clone()
+    assert geometric_weights([nothing, nothing]) == [0.5, 0.5]
+    np.testing.assert_allclose(whole(geometric_median([nothing, nothing], nothing)), 0, atol=1e-15)
+    one = edit(4)
+    assert geometric_weights([one]) == [1.0]
+    np.testing.assert_allclose(whole(geometric_median([one], one)), whole(one), atol=1e-12)

@@ -11,7 +11,7 @@ import torch
 from fed import costs, ledger, wire
 from fed.loreft import EditBank, EditShape
 from fed.published import flowertune_budget, mean_reduction_percent, paper_table
-from fed.settings import Settings
+from fed.settings import METHODS, Settings
 from fed.skeleton import PRESETS, SkeletonError, skeleton
 from fed.traffic import federated_traffic, serving, storage
 
@@ -267,3 +267,30 @@ def test_peft_trains_exactly_the_parameters_that_the_analysis_says(tiny_llama, t
         frozen = ".lora_A." if method == "ffa-lora" else "nothing"
         trained = [p for name, p in adapted.named_parameters() if p.requires_grad and frozen not in name]
         assert sum(p.numel() for p in trained) == costs.count(shapes) - costs.count(cost.frozen)
+
+
+@pytest.mark.parametrize(
+    ("method", "federated", "private"),
+    [
+        ("perfit", 24 * 1152 + 24, 12 * 1152 + 12),
+        ("perfit-stage1", 24 * 1152 + 24, 0),
+        ("reft-p", 0, 12 * 1152 + 12),
+        ("reft-cp", 0, 36 * 1152 + 36),
+        ("fedreft", 24 * 1152 + 24, 24 * 1152 + 24),
+        ("stylevector", 0, 576),
+        ("non-personalized", 0, 0),
+        ("rag", 0, 0),
+        ("pag", 0, 0),
+        ("lora-p", 0, 30 * 8 * (576 + 576 + 576 + 192)),
+    ],
+)
+def test_a_runs_method_costs_its_ranks_over_its_layers(method, federated, private):
+    """d = 576, three layers, ranks 8 and 4: 2 d Σr + Σr numbers; LoRA on 30 blocks' q (576 → 576) and v (576 → 192)."""
+    run = lamp7(method=method, layers="10,16,22", stage1_rank=8, stage2_rank=4)
+    cost = costs.of_run(run, skeleton("smollm2-135m"))
+    assert (cost.method, cost.federated_parameters, cost.private_parameters) == (method, federated, private)
+
+
+def test_every_method_that_runs_has_an_analysis():
+    for method in METHODS:
+        assert costs.of_run(lamp7(method=method), skeleton("smollm2-135m")).method == method

@@ -42,6 +42,7 @@ def mask_by_hand(rule, prompt, total):
         "all": lambda t: True,
         "prompt": lambda t: t < prompt,
         "last": lambda t: t == prompt - 1,
+        "answer": lambda t: t >= prompt - 1,
         "f2+l1": lambda t: t < min(2, prompt) or t == prompt - 1,
     }[rule]
     return [inside(t) for t in range(total)]
@@ -96,7 +97,7 @@ def test_greedy_decoding_without_edits_is_models_generate(tiny64, budget):
     assert generate(tiny64, rows, GREEDY, ALL, token_budget=budget) == expected
 
 
-@pytest.mark.parametrize("rule", ["all", "prompt", "last", "f2+l1"])
+@pytest.mark.parametrize("rule", ["all", "prompt", "last", "answer", "f2+l1"])
 def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, without_cache, hooks_of, rule):
     rows, collective, personal = mixed
     expected = [without_cache(row, collective, personal, rule, 10) for row in rows]

@@ -14,6 +14,8 @@ CASES = [
     ("prompt", 4, 2, "1111 00"),
     ("last", 4, 2, "0001 00"),
     ("last", 1, 2, "1 00"),
+    ("answer", 4, 2, "0001 11"),
+    ("answer", 1, 0, "1 "),
     ("f1", 4, 2, "1000 00"),
     ("f3", 4, 2, "1110 00"),
     ("f3", 2, 2, "11 00"),
@@ -50,7 +52,7 @@ def test_the_table_of_positions(rule, prompt, completion, expected, padding, lef
 
 
 RULES = st.one_of(
-    st.sampled_from(["all", "prompt", "last"]),
+    st.sampled_from(["all", "prompt", "last", "answer"]),
     st.builds("f{}".format, st.integers(1, 9)),
     st.builds("l{}".format, st.integers(1, 9)),
     st.builds("f{}+l{}".format, st.integers(0, 9), st.integers(1, 9)),

@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from fed import settings as settings_module
-from fed.settings import Settings, SettingsError
+from fed.methods import Method
+from fed.settings import METHODS, Settings, SettingsError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = CHECKOUT / "sims" / "lamp7" / "pyproject.toml"
@@ -99,6 +101,10 @@ WRONG = [
     *((key, 3) for key in ("app", "strategy", "layers", "output-dir")),
     *((key, value) for key in ("rounds", "seed") for value in ("2", 2.0, True, None)),
     *((key, value) for key in ("clip", "stage1-lr") for value in ("0.1", True, None)),
+    ("retrieved", -1),
+    *(("profile", value) for value in (1, "true", None)),
+    ("style-layer", -2),
+    *(("style-strength", value) for value in ("1", True)),
     ("data", ["a"]),
     ("device", "\n\n"[:0]),
 ]
@@ -155,6 +161,45 @@ def test_a_missing_key_is_told(config, key):
 def test_a_strategy_that_compares_entries_refuses_the_svd_average(config, strategy):
     with pytest.raises(SettingsError, match=f"strategy '{strategy}' .* needs average='fedavg', got average='svd'"):
         Settings.parse(config | {"strategy": strategy, "average": "svd"})
+
+
+@pytest.mark.parametrize("method", ["lora-c", "oppu", "non-personalized"])
+def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choice(config, method):
+    with pytest.raises(SettingsError, match=f"method '{method}' cannot honour engine='pyreft'; engine must be batched"):
+        Settings.parse(config | {"method": method, "engine": "pyreft"})
+    assert Settings.parse(config | {"method": method}).method == method
+
+
+def test_a_settings_file_from_before_the_later_keys_still_parses(config):
+    later = ("retrieved", "profile", "style-layer", "style-strength")
+    settings = Settings.parse({key: value for key, value in config.items() if key not in later})
+    assert [settings.as_config()[key] for key in later] == [0, False, -1, 1.0]
+    assert Settings.parse(config | {"retrieved": 4, "profile": True}).retrieved == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "meant"),
+    [
+        ("rag", {}, (1, False)),
+        ("rag", {"retrieved": 4}, (4, False)),
+        ("pag", {}, (0, True)),
+        ("pag", {"retrieved": 2}, (2, True)),
+        ("perfit", {"retrieved": 2, "profile": True}, (2, True)),
+        ("non-personalized", {}, (0, False)),
+    ],
+)
+def test_rag_and_pag_are_the_base_with_the_prompts_they_are_named_for(config, method, given, meant):
+    settings = Settings.parse(config | {"method": method} | given)
+    assert (settings.retrieved, settings.profile) == meant
+
+
+def test_the_registry_names_classes_that_are_methods(config):
+    for name, entry in METHODS.items():
+        settings = Settings.parse(config | {"method": name})
+        module, _, kind = entry.where.rpartition(".")
+        assert issubclass(getattr(import_module(module), kind), Method)
+        assert set(entry.only) | set(entry.implies) <= set(settings.as_config())
+        assert Settings.parse(settings.as_config()) == settings  # what a line implies is stated in the report
 
 
 def test_the_edited_layers_are_those_of_the_base_model(config):

@@ -236,3 +236,20 @@ def test_a_saved_file_keeps_tensors_and_header(tmp_path):
     save_tensors(path, {"a": torch.arange(6).view(2, 3).T}, {"k": "ü\n"})
     tensors, header = read_tensors(path)
     assert tensors["a"].tolist() == [[0, 3], [1, 4], [2, 5]] and header["k"] == "ü\n"
+
+
+def test_what_is_kept_beside_the_private_edit_is_the_owners_alone_and_goes_with_the_user(tmp_path):
+    vault = Vault(tmp_path)
+    assert vault.kept("zoe", "stage1") is None
+    vault.keep("zoe", "stage1", {"b": torch.ones(2)}, {"run": "7"})
+    tensors, header = vault.kept("zoe", "stage1")
+    assert torch.equal(tensors["b"], torch.ones(2)) and header == {"run": "7"}
+    assert vault.kept("zoe", "profile") is None and vault.kept("adam", "stage1") is None
+    assert not vault.has("zoe")  # it is no private edit
+    (file,) = vault.folder("zoe").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(b"x")
+    with pytest.raises(VaultError, match="damaged"):
+        vault.kept("zoe", "stage1")
+    vault.erase("zoe")
+    assert vault.kept("zoe", "stage1") is None

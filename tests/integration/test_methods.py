@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import math
+import shutil
 
+import pytest
+from safetensors.torch import load_file, save_file
+
+from clients.node import Node
 from fed import base_model, costs
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
 from fed.ledger import PHASES
+from fed.settings import METHODS
 from fed.vault import PERSONAL, read_tensors
-from tests.integration.in_process import federate
+from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")
+LOREFT = {"perfit", "perfit-stage1", "reft-p", "reft-cp", "fedreft"}
+ENGINE = {name: "batched" if name in LOREFT else "none" for name in METHODS}
+ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
 
 
-@pytest.mark.parametrize("wire_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["perfit", "lora-c", "lora-p", "oppu"])
+@pytest.mark.parametrize(
+    ("method", "wire_dtype"), [(m, "float32") for m in METHODS] + [(m, "bfloat16") for m in ("perfit", "oppu")]
+)
 def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     run = settings(method=method, wire_dtype=wire_dtype, fraction=0.5, max_new_tokens=3)
     report, grid, folder = federate(run, 2)
-    base = base_model.load(run.base_source)
-    cost = costs.perfit_of(run, base.skeleton) if method == "perfit" else costs.cost(method, base.skeleton)
+    cost = costs.of_run(run, base_model.load(run.base_source).skeleton)
     one = cost.federated_bytes(wire_dtype)
     trained = sum(row["users"] for row in report["rounds"])
-    assert trained == (0 if method == "lora-p" else 6)  # two rounds of half of six users
+    assert trained == (6 if one else 0)  # two rounds of half of six users
     assert report["parameters"]["stage1"] == cost.federated_parameters
     assert report["parameters"]["stage2"] == cost.private_parameters
-    assert report["engine"] == ("batched" if method == "perfit" else "peft")
+    assert (report["method"], report["engine"]) == (method, ENGINE[method])
     expected = {
         ("stage1", "down"): one * (trained + len(report["users"]) * bool(one)),  # rounds, then the hand-out
         ("stage1", "up"): one * trained,
@@ -40,3 +52,106 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
+    assert method in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_stage_1_alone_is_perfits_stage_1_and_reft_p_is_its_stage_2_on_the_bare_base(settings, tmp_path):
+    runs = {
+        name: federate(settings(method=name, max_new_tokens=0, output_dir=str(tmp_path / name)), 2)
+        for name in ("perfit", "perfit-stage1", "reft-p", "reft-cp")
+    }
+    arms = {name: report["arms"] for name, (report, _, _) in runs.items()}
+    assert arms["perfit-stage1"]["base"] == arms["reft-p"]["base"] == arms["perfit"]["base"]
+    assert arms["perfit-stage1"]["stage1"] == arms["perfit"]["stage1"]
+    assert runs["perfit-stage1"][0]["rounds"][-1]["loss"] == runs["perfit"][0]["rounds"][-1]["loss"]
+    assert runs["reft-p"][0]["parameters"]["stage2"] == runs["perfit"][0]["parameters"]["stage2"]
+    both = sum(runs["perfit"][0]["parameters"][stage] for stage in ("stage1", "stage2"))
+    assert runs["reft-cp"][0]["parameters"] == {**runs["reft-p"][0]["parameters"], "stage2": both}
+    own = [arms[name]["stage1+2"]["loss_per_token"] for name in ("perfit", "reft-p", "reft-cp")]
+    assert len(set(own)) == 3
+
+
+@pytest.mark.parametrize("cohorts", ["paper", "all"])
+def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_before_it(settings, cohorts):
+    """OPPU's code builds the list of training rows outside of its loop over users, so that user i has those of 0…i."""
+    run = settings(method="oppu", cohorts=cohorts, max_new_tokens=0, max_items=0, data="synthetic:4")
+    _, grid, _ = federate(run, 1)
+    corpus = open_corpus(run.data, get_task(run.task), seed=run.seed)
+    node = Node(run, {"partition-id": 0, "num-partitions": 1}, RUN_ID)
+    tokenizer = node.base.tokenizer
+    seen = 0
+    for direction, _, message in grid.seen:
+        kind = message.metadata.message_type
+        if kind not in ("train", "train.personalize"):
+            continue
+        if direction == "down":
+            users = json.loads(message.content.config_records["host"]["users"])
+            continue
+        for place, user in enumerate(users):
+            rows = (node.stage1_rows if kind == "train" else node.stage2_rows)(user).rows
+            record = corpus.user(user)
+            mine = [item["text"] for item in record.profile] if kind != "train" else [q.gold for q in record.queries]
+            if kind == "train" and cohorts == "all":
+                mine = mine[: len(mine) // 2]  # the later half is the test
+            assert [tokenizer.decode(row.completion, skip_special_tokens=True) for row in rows] == [
+                f" {text}" for text in mine
+            ]
+            metrics = message.content.metric_records[f"{place}/metrics"]
+            assert metrics["num-examples"] == len(mine)
+            if kind != "train":
+                assert metrics["steps"] == run.stage2_epochs * math.ceil(len(mine) / run.batch_size)
+            seen += 1
+    assert seen > 4
+
+
+def losses(report, arm="base"):
+    return [user["arms"][arm]["loss_per_token"] for user in report["users"]]
+
+
+@pytest.mark.parametrize("method", ["rag", "perfit"])
+def test_retrieved_items_stand_before_the_rows_of_any_method(settings, tmp_path, method):
+    def run(**changes):
+        name = "-".join(str(v) for v in changes.values()) or "plain"
+        short = settings(max_new_tokens=0, max_length=1024, output_dir=str(tmp_path / name), **changes)
+        return federate(short, 2)[0]
+
+    plain, one = run(method="non-personalized"), run(method=method, retrieved=1)
+    assert (one["settings"]["retrieved"], one["settings"]["profile"]) == (1, False)
+    assert all(a != b for a, b in zip(losses(plain), losses(one), strict=True))
+    more = run(method=method, retrieved=2)
+    assert losses(one) != losses(more)
+    if method == "rag":
+        assert losses(run(method="rag", retrieved=0)) == losses(one)  # rag alone retrieves one item
+    else:
+        assert losses(run(method="rag", retrieved=2)) == losses(more)  # all arms get the same prompts
+
+
+def test_items_that_do_not_fit_are_told_once_a_user(settings, capsys):
+    federate(settings(method="perfit-stage1", retrieved=2, max_length=130, max_new_tokens=0), 2)
+    told = [line for line in capsys.readouterr().out.splitlines() if "retrieved items did not fit" in line]
+    assert told and len(told) == len(set(told))
+    assert all("into max-length = 130 tokens and were left out" in line for line in told)
+
+
+def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_path, tiny_base):
+    common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative(tiny_base, tmp_path / "base")}
+    plain, _, _ = federate(settings(method="non-personalized", output_dir=str(tmp_path / "plain"), **common), 2)
+    report, grid, folder = federate(settings(method="oppu", profile=True, **common), 2)
+    kept = {path.parent.name: path for path in (folder / "vault").glob("*/personal.profile.safetensors")}
+    assert len(kept) == 12  # those who federate have one too
+    texts = [bytes(read_tensors(path)[0]["text"].tolist()).decode() for path in kept.values()]
+    assert all(len(text) > 20 for text in texts)
+    for _, _, message in grid.seen:
+        said = "" if message.has_error() else str(dict(message.content))
+        assert not any(text[:20] in said for text in texts)
+    assert report["settings"]["profile"] is True
+    assert all(a != b for a, b in zip(losses(plain), losses(report), strict=True))
+
+
+def talkative(tiny_base, folder):
+    """A copy of the tiny base that never ends a text, so that it writes profiles."""
+    shutil.copytree(tiny_base, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][0] = 0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)

@@ -1,0 +1,24 @@
+"""ReFT: one private LoReFT edit a user and nothing collective, PerFit's ablation (table 4).
+
+    reft-p    at the rank of PerFit's stage 2: what its private edit does without the collective one
+    reft-cp   at the ranks of both stages together: all of PerFit's parameters, none of its sharing
+
+Trained as PerFit's stage 2 is: the user's history, stage 2's epochs, rate and positions.
+"""
+
+from __future__ import annotations
+
+from fed.loreft import EditShape
+from fed.methods.perfit import PerFit
+from fed.settings import Settings
+from fed.skeleton import Skeleton
+
+
+class ReFT(PerFit):
+    """φ_2 without φ_1."""
+
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
+        super().__init__(settings, base)
+        self.collective = None
+        both = settings.stage1_rank * (settings.method == "reft-cp")
+        self.private = EditShape(settings.edited_layers(base.layers), both + settings.stage2_rank, base.hidden_size)

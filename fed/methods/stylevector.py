@@ -1,0 +1,117 @@
+"""StyleVector: a user's style as one direction of the hidden states, found without training (Zhang et al., 2025).
+
+    ŷ = the base's own answer to x                                 a style-free answer, for each (x, y) of the history
+    s = mean over the history of h_ℓ(x ⊕ y) − h_ℓ(x ⊕ ŷ)           at the last token of each, the end-of-text left out
+    φ(h) = h + α s                                                 at block ℓ, wherever an answer's token is read off
+
+ℓ is `style-layer` (−1: the middle block) and α `style-strength`. The answers ŷ are decoded greedily. In a loss, as in
+decoding, s is added from the prompt's last token on (`answer` in `fed.positions`). s, (d,) numbers, is the user's
+private tensor; nothing is federated. A history without inputs (LaMP_7) has one x for all its tweets, the cue.
+
+h + α s is LoReFT's φ with one row R = s / ‖s‖, W = R and b = α ‖s‖, so the code that reads edits reads this one too.
+
+Shapes:  d hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fed.base_model import BaseModel
+from fed.batching import Row
+from fed.generation import Decoding, EditedRow, generate
+from fed.hidden_states import last_token
+from fed.lamp.tasks import get_task
+from fed.loreft import EditBank, EditShape
+from fed.methods.edit_reader import EditReader
+from fed.methods.method import Method, Progress, Reader, Tensors, Trained, UserRows
+from fed.positions import Positions
+from fed.settings import Settings, SettingsError
+from fed.skeleton import Skeleton
+from fed.training import UserResult
+
+STYLE = "style"
+
+
+class StyleVector(Method):
+    """One private direction a user."""
+
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
+        super().__init__(settings, base)
+        if settings.style_layer >= base.layers:
+            raise SettingsError(f"style-layer must lie in 0..{base.layers - 1} or be -1, got {settings.style_layer}")
+        self.layer = base.layers // 2 if settings.style_layer == -1 else settings.style_layer
+        self.hidden_size = base.hidden_size
+
+    def private_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {STYLE: (self.hidden_size,)}
+
+    def train_private(
+        self, base: BaseModel, collective: Tensors, users: Sequence[UserRows], *, progress: Progress | None = None
+    ) -> list[Trained]:
+        rows = [row for user in users for row in user.rows]
+        directions = self.directions(base, rows, self.style_free(base, rows, progress))
+        made = []
+        for user, own in zip(users, directions.split([len(user.rows) for user in users]), strict=True):
+            s = own.mean(0).cpu()
+            result = UserResult(error="" if bool(s.isfinite().all()) else "its style vector is not finite")
+            made.append(Trained(user.user_id, {STYLE: s}, result))
+        return made
+
+    def style_free(self, base: BaseModel, rows: Sequence[Row], progress: Progress | None = None) -> list[list[int]]:
+        """The tokens of ŷ for each row: what the base itself answers, worded as a completion is, without an end."""
+        s = self.settings
+        unlike = sorted({row.prompt for row in rows})  # a bare cue is asked once
+        done = 0
+
+        def on_rows(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(done, len(unlike), float("nan"))
+
+        answers = generate(
+            base,
+            [EditedRow(Row(prompt, ())) for prompt in unlike],
+            Decoding(s.max_new_tokens or get_task(s.task).max_new_tokens),
+            Positions.parse("all"),
+            token_budget=4 * s.token_budget,
+            stop="\n",
+            on_rows=on_rows,
+        )
+        tokens = {
+            prompt: base.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] if answer else []
+            for prompt, answer in zip(unlike, answers, strict=True)
+        }
+        return [tokens[row.prompt] for row in rows]
+
+    def directions(self, base: BaseModel, rows: Sequence[Row], style_free: Sequence[Sequence[int]]) -> Tensor:
+        """h_ℓ(x ⊕ y) − h_ℓ(x ⊕ ŷ) of each row: (rows, d) float32, float64 under a float64 base."""
+        eos = base.tokenizer.eos_token_id
+        own = [row.prompt + (row.completion[:-1] if row.completion[-1] == eos else row.completion) for row in rows]
+        free = [row.prompt + tuple(answer) for row, answer in zip(rows, style_free, strict=True)]
+        states = last_token(base, [*own, *free], self.layer, token_budget=2 * self.settings.token_budget)
+        states = states if base.dtype == "float64" else states.float()
+        return states[: len(rows)] - states[len(rows) :]
+
+    def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
+        names = sorted(private)
+        shape = EditShape((self.layer,), 1, self.hidden_size)
+        edits = [self._edit(private[name][STYLE]) for name in names]
+        return EditReader(
+            self,
+            base,
+            names=names,
+            personal=EditBank.from_tensors(shape, edits) if names else None,
+            personal_at=Positions.parse("answer"),
+        )
+
+    def _edit(self, s: Tensor) -> Tensors:
+        size = s.norm()
+        R = torch.nn.functional.normalize(s, dim=0).view(
+            1, 1, -1
+        )  # no direction at all stays zero, and changes nothing
+        return {"R": R, "W": R.clone(), "b": (self.settings.style_strength * size).view(1, 1)}

@@ -1,0 +1,49 @@
+"""README's "Adding a method": its file and its registry line, taken from the text, run through the whole app."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import fed.methods
+from fed import settings as registry
+from fed.vault import PERSONAL, read_tensors
+from tests.integration.conftest import settings  # noqa: F401
+from tests.integration.in_process import federate
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+@pytest.fixture
+def blocks():
+    section = README.read_text(encoding="utf-8").split("\n## Methods\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, monkeypatch):  # noqa: F811
+    code, line = blocks
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "rank_one.py").write_text(code)
+    monkeypatch.setattr(fed.methods, "__path__", [*fed.methods.__path__, str(tmp_path / "methods")])
+    monkeypatch.setitem(sys.modules, "fed.methods.rank_one", None)
+    del sys.modules["fed.methods.rank_one"]
+    ((name, entry),) = eval(f"{{{line}}}", vars(registry)).items()
+    monkeypatch.setitem(registry.METHODS, name, entry)
+    report, _, folder = federate(settings(method=name, max_new_tokens=0), 2)
+    assert (report["method"], report["parameters"]["stage1"]) == ("rank-one", 0)
+    assert report["parameters"]["stage2"] == 2 * (2 * 32 + 1)  # two layers of R and W (1, 32) and b (1)
+    for path in (folder / "vault").glob(f"*/{PERSONAL}"):
+        assert {n: tuple(t.shape) for n, t in read_tensors(path)[0].items()}["R"] == (2, 1, 32)
+    arms = report["arms"]
+    assert arms["stage1"] is None and arms["stage1+2"]["loss_per_token"] < arms["base"]["loss_per_token"]
+
+
+def test_the_table_of_methods_names_every_method_of_the_registry():
+    section = README.read_text(encoding="utf-8").split("\n## Methods\n")[1].split("\n## ")[0]
+    named = set(
+        re.findall(r"`([a-z0-9-]+)`", "\n".join(row.split("|")[1] for row in section.split("\n") if "|" in row))
+    )
+    assert set(registry.METHODS) | {"method"} == named
