@@ -118,7 +118,7 @@ class Settings:
     retrieved: int = 0
     profile: bool = False
     style_layer: int = -1
-    style_strength: float = 1.0
+    style_strength: float = 0.1
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
