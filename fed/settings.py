@@ -120,7 +120,7 @@ class Settings:
     retrieved: int = 0
     profile: bool = False
     style_layer: int = -1
-    style_strength: float = 1.0
+    style_strength: float = 0.1
     held_out: int = 0
     answer: str = "decode"
     top_k: int = 10

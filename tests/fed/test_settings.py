@@ -173,7 +173,7 @@ def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choic
 def test_a_settings_file_from_before_the_later_keys_still_parses(config):
     later = ("retrieved", "profile", "style-layer", "style-strength")
     settings = Settings.parse({key: value for key, value in config.items() if key not in later})
-    assert [settings.as_config()[key] for key in later] == [0, False, -1, 1.0]
+    assert [settings.as_config()[key] for key in later] == [0, False, -1, 0.1]
     assert Settings.parse(config | {"retrieved": 4, "profile": True}).retrieved == 4
 
 
