@@ -55,8 +55,12 @@ def test_pyreft_and_ours_on_the_real_base(
 
 
 def test_a_users_training_does_not_depend_on_whose_rows_share_its_batches(rows: list[Row]) -> None:
-    """Bit for bit, in the machine's own dtype: alone, with others, under another token budget."""
+    """Bit for bit, in the machine's own dtype: alone, with others, under another token budget.
+
+    Rows of one length: the attention's own products may round another way where a row is padded.
+    """
     base = base_model.load()
+    rows = [Row(row.prompt[len(row) - 36 :], row.completion) for row in rows]
     one = base.model(pad(rows[:1], base.pad_id, base.device).input_ids).logits[0, : len(rows[0])]
     if not torch.equal(one, base.model(pad(rows, base.pad_id, base.device).input_ids).logits[0, : len(rows[0])]):
         pytest.skip("this machine's products round a row by the size of its batch")
@@ -73,4 +77,5 @@ def test_a_users_training_does_not_depend_on_whose_rows_share_its_batches(rows: 
     for together in (trained([0, 1, 2, 3], 1024), trained([0, 1, 2, 3], 128)):
         for u in (1, 2):
             alone = trained([u], 1024).tensors(0)
-            assert all(torch.equal(tensor, together.tensors(u)[name]) for name, tensor in alone.items())
+            gaps = {name: float((tensor - together.tensors(u)[name]).abs().max()) for name, tensor in alone.items()}
+            assert not any(gaps.values()), (u, gaps)
