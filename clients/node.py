@@ -16,7 +16,7 @@ from fed import base_model, methods
 from fed.base_model import BaseModel
 from fed.batching import Row, tokenize
 from fed.choice import Choice
-from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_pairs
+from fed.cohorts import Roster, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
 from fed.lamp import submission
 from fed.lamp.records import Corpus, open_corpus
@@ -82,17 +82,17 @@ class Node:
 
     def stage1_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
-        prompts = self._prompts(record)
+        prompts = self._prompts(user)
         return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self.settings, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
-        prompts = self._prompts(record)
+        prompts = self._prompts(user)
         return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self.settings, prompts)))
 
     def test_user(self, user: str) -> TestUser:
         record = self.corpus.user(user)
-        prompts = self._prompts(record)
+        prompts = self._prompts(user)
         asked = test_pairs(self.task, record, self.settings, prompts)
         rows = self._rows(user, prompts, [pair for _, pair in asked])
         return TestUser(user, [query for query, _ in asked], rows)
@@ -134,11 +134,17 @@ class Node:
             )
         return tokenize(pairs, self.base.tokenizer, self.settings.max_length)
 
-    def _prompts(self, user: User) -> Task | Prompts:
+    def _seen(self, user_id: str) -> User:
+        """The user as training may see it, without the history's held-out items."""
+        user = self.corpus.user(user_id)
+        return replace(user, profile=history(user, self.settings))
+
+    def _prompts(self, user_id: str) -> Task | Prompts:
         """How this user's rows are worded: by the task alone, or after retrieved items and a profile text."""
         s = self.settings
         if not s.retrieved and not s.profile:
             return self.task
+        user = self._seen(user_id)
         return Prompts(
             self.task,
             user,
@@ -155,7 +161,7 @@ class Node:
         text = profiles.read(user)
         if text is None:
             cohort = self.roster.stage2 if user.user_id in self.roster.stage2 else self.roster.stage1
-            missing = [one for one in map(self.corpus.user, cohort) if profiles.read(one) is None]
+            missing = [one for one in map(self._seen, cohort) if profiles.read(one) is None]
             progress = Progress(f"profiles, node {self.part}, {len(missing)} users")
             profiles.write(missing, lambda count: progress.rows(count, len(missing)))
             text = profiles.read(user)

@@ -65,7 +65,7 @@ class Prompts:
         if field is None:
             return pair
         found: list[int] = []
-        earlier = self._examples[: self._place[item["id"]]]
+        earlier = self._examples[: self._place.get(item["id"])]  # all, where it is held out
         if self._retrieved and earlier:
             found = Okapi(earlier).top(retrieval_query(self._task, item[field]), self._retrieved)
         return self._after(found, pair)

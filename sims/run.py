@@ -251,6 +251,12 @@ def _status(environment: dict[str, str], run_id: str) -> str:
         time.sleep(0.5)
 
 
+def _leave(*_: object) -> None:
+    """Leave by the same door, so that the SuperLink stops; a second signal, as `timeout` sends, must not stop that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("app", type=Path, help="folder of a Flower app, such as sims/lamp7")
@@ -265,7 +271,7 @@ def main() -> int:
     parser.add_argument("--federation-config", metavar="'KEY=VALUE …'", help="such as 'num-supernodes=20'")
     parser.add_argument("--verbose", action="store_true", help="show all of Flower's and Ray's own lines")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the same door, so that the SuperLink stops
+    signal.signal(signal.SIGTERM, _leave)
     try:
         overrides = [spelled_out(override) for override in options.run_config]
         settings = settings_of(options.app, overrides)
