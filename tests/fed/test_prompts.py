@@ -76,12 +76,13 @@ def test_a_history_item_retrieves_from_the_items_before_it_alone(make):
         seen = {n for n in range(len(TOPICS)) if f"TITLE{n} " in pair.prompt}
         assert seen == set(range(number))  # never its own answer, never a later one
 
+    assert prompts.history_pair(user.profile[0]) == HEADLINES.history_pair(user.profile[0])
+
 
 def test_a_held_out_item_retrieves_from_what_training_may_see(make):
     whole = headline_user()
     pair = make(replace(whole, profile=whole.profile[:4]), retrieved=9).history_pair(whole.profile[5])
     assert {n for n in range(len(TOPICS)) if f"TITLE{n} " in pair.prompt} == {0, 1, 2, 3}
-    assert prompts.history_pair(user.profile[0]) == HEADLINES.history_pair(user.profile[0])
 
 
 def test_no_prompt_of_a_query_holds_a_gold_answer(make):
