@@ -80,6 +80,8 @@ class Settings:
     dtype: str
     seed: int
     node_timeout: int
+    min_nodes: int
+    reply_timeout: int
     output_dir: str
 
     @classmethod
@@ -130,6 +132,8 @@ class Settings:
                 "max-new-tokens",
                 "seed",
                 "weight-decay",
+                "min-nodes",
+                "reply-timeout",
             ),
             16: ("max-length", "token-budget"),
         }

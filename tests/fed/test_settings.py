@@ -81,6 +81,8 @@ WRONG = [
     ("dtype", "torch.float32"),
     *((key, 0) for key in ("rounds", "local-epochs", "stage2-epochs", "batch-size", "stage1-rank", "stage2-rank")),
     ("node-timeout", 0),
+    ("min-nodes", -1),
+    ("reply-timeout", -1),
     *((key, -1) for key in ("stage1-users", "stage2-users", "max-items", "max-queries", "max-new-tokens", "seed")),
     ("weight-decay", -0.1),
     ("max-length", 15),
