@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +30,7 @@ from device_keys import make_device_key, make_server_keys
 from run import _end, _family, _flwr, _free_port, _wait_for_port
 
 HOST = "127.0.0.1"
+CONNECTED = "SuperNode ID:"  # what a SuperNode logs when the server has taken it
 
 
 @dataclass
@@ -66,8 +69,8 @@ class Farm:
         self.server = self.folder / "server"
         self.devices: dict[str, Device] = {}
         self.port = _free_port()
+        self.certificate: dict[str, datetime] = {}  # `begins` and `ends` of one that should not hold
         self.superlink: subprocess.Popen[bytes] | None = None
-        self._ended: list[dict[int, str]] = []
         # Flower keeps sockets under its home, and a socket's path has 107 characters at most.
         self._homes = Path(tempfile.mkdtemp(prefix="perfit-farm-"))
 
@@ -101,7 +104,7 @@ class Farm:
         command = ["flower-superlink", "--host", HOST, "--port", str(self.port), "--isolation", "subprocess"]
         command += ["--database", str(self.server / "state.db"), "--disable-runtime-dependency-installation"]
         if self.tls:
-            make_server_keys(self.keys, ["localhost", HOST])
+            make_server_keys(self.keys, ["localhost", HOST], **self.certificate)
             for option, name in (("ca-certfile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")):
                 command += [f"--ssl-{option}", str(self.keys / name)]
         else:
@@ -147,37 +150,61 @@ class Farm:
             command += ["--auth-supernode-private-key", str(device.folder / "node.key")]
         device.process = self._start([*command, *device.extra], device.user, device.log)
 
+    def start_until_connected(self, device: Device, seconds: float = 120) -> None:
+        """Start it again and again until the server takes it, as systemd does (`Restart=on-failure`).
+
+        A device that was killed is still online to the server until it has missed two heartbeats (60 s), and a second
+        SuperNode with its key is turned away until then. Raises ValueError after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        before = device.log.read_text(errors="replace").count(CONNECTED) if device.log.exists() else 0
+        while time.monotonic() < deadline:
+            if device.process is None or device.process.poll() is not None:
+                self._stop([device.process])
+                self.start(device)
+            time.sleep(0.5)
+            if device.log.read_text(errors="replace").count(CONNECTED) > before:
+                return
+        raise ValueError(f"the SuperNode of {device.user!r} must connect within {seconds} s; its log is {device.log}")
+
     def kill(self, device: Device) -> None:
         """SIGKILL, to the SuperNode and all its children at once, as when a device loses its power."""
         assert device.process is not None
-        for pid in _family(device.process.pid):
-            try:
+        for pid in _offspring(device.process.pid):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         device.process.wait()
         device.process = None
 
+    def restart(self, device: Device) -> None:
+        """An orderly stop, in which the SuperNode takes leave of the server, and a new start."""
+        self._stop([device.process])
+        self.start(device)
+
     def stop(self) -> None:
         """End every process by its pid, devices first; returns when none is left."""
-        running = [d.process for d in self.devices.values() if d.process is not None]
-        running += [self.superlink] if self.superlink is not None else []
-        families = [_family(process.pid) for process in running]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-        for family in families:
-            _end(family)
+        self._stop([device.process for device in self.devices.values()])
+        self._stop([self.superlink])
         for device in self.devices.values():
             device.proxy.__exit__()
             device.process = None
         self.superlink = None
         shutil.rmtree(self._homes, ignore_errors=True)
+
+    def _stop(self, processes: Sequence[subprocess.Popen[bytes] | None]) -> None:
+        """SIGTERM to processes, then whatever it takes, also to what outlives them (a SuperExec does)."""
+        chosen = [process for process in processes if process is not None]
+        offspring = [_offspring(process.pid) for process in chosen]
+        for process in chosen:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        for process in chosen:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        for family in offspring:
+            _end(family)
 
     def _start(self, command: list[str], name: str, log: Path) -> subprocess.Popen[bytes]:
         environment = self.environment(name)
@@ -193,6 +220,17 @@ class Farm:
                 executable=shutil.which(command[0], path=environment["PATH"]),
                 start_new_session=True,  # Ctrl-C reaches the script alone, which then stops them in order
             )
+
+
+def _offspring(leader: int) -> dict[int, str]:
+    """pid -> start time of a process, its descendants, and the orphans of its session."""
+    found = _family(leader)
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, IndexError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
+            if fields and int(fields[3]) == leader:
+                found[int(entry.name)] = fields[19]
+    return found
 
 
 def reachable(port: int) -> bool:

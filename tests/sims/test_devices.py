@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import pytest
 import torch
 
 from fed.ledger import DIRECTIONS, PHASES
+from fed.sealed import Secret
 from fed.vault import PERSONAL, SEALED, Vault, read_tensors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -137,7 +137,9 @@ def test_no_stage_2_tensor_is_in_any_traffic_or_on_the_servers_disk(plain_run, p
 
 def test_no_word_of_a_users_history_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report, folder):
     farm = folder / "plain"
-    seen = haystacks(farm / "server", folder / "plain-runs", *(d / "capture" for d in farm.iterdir() if d.name != "server"))
+    seen = haystacks(
+        farm / "server", folder / "plain-runs", *(d / "capture" for d in farm.iterdir() if d.name != "server")
+    )
     for path in farm.glob("*/history.json"):
         (user,) = json.loads(path.read_text())
         texts = [item["text"] for item in user["profile"]] + [query["gold"] for query in user["query"]]
@@ -165,7 +167,7 @@ class Hurt:
         self.farm, self.settings, self.overrides = farm, settings, overrides
         self.folder: Path | None = None
         self.problem: BaseException | None = None
-        self.vaults_when_killed: dict[str, list[str]] = {}
+        self.files_when_killed: dict[str, list[str]] = {}
 
     def federate(self):
         try:
@@ -182,12 +184,12 @@ class Hurt:
     def kill(self, device) -> None:
         self.farm.kill(device)
         vault = Path(device.config["vault"])
-        self.vaults_when_killed[device.user] = [p.name for p in vault.rglob("*") if p.is_file()]
+        self.files_when_killed[device.user] = [p.name for p in vault.rglob("*") if p.is_file()]
 
 
 @pytest.fixture(scope="module")
 def hurt(tiny_base, folder):
-    """Four devices: one killed in stage 1 and started again at once, one killed in stage 2 for good, two well."""
+    """Four devices: one killed in stage 1, one in stage 2, one restarted in stage 1, one well."""
     overrides = [short(tiny_base, folder / "hurt-runs", min_nodes=4, reply_timeout=40, max_new_tokens=0)]
     settings = run.settings_of(APP, overrides)
     corpus = devices.open_corpus(settings.data, devices.get_task(settings.task), seed=settings.seed)
@@ -199,9 +201,10 @@ def hurt(tiny_base, folder):
         it = Hurt(farm, settings, overrides)
         thread = threading.Thread(target=it.federate)
         thread.start()
-        it.wait_for(four[0], "Receiving: train message")
+        for device in (four[0], four[2]):
+            it.wait_for(device, "Receiving: train message")
         it.kill(four[0])
-        farm.start(four[0])
+        farm.restart(four[2])
         it.wait_for(four[1], "Receiving: train.personalize message")
         it.kill(four[1])
         thread.join(240)
@@ -209,38 +212,80 @@ def hurt(tiny_base, folder):
         yield it, four
 
 
-def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(hurt, capsys):
+def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(hurt):
     it, four = hurt
     assert it.problem is None and it.folder is not None
     report = json.loads((it.folder / "report.json").read_text())
-    assert [row["users"] for row in report["rounds"]] == [3, 4]  # the first round lacks the killed one's reply
+    assert [row["users"] for row in report["rounds"]] == [2, 3]  # the restarted one is back in the second round
     own = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
-    assert set(own) == {four[0].user, four[2].user, four[3].user} and None not in own.values()
+    assert set(own) == {four[2].user, four[3].user} and None not in own.values()
     log = (it.folder / "run.log").read_text()
-    assert f"warning: user '{four[1].user}'" in log
+    for lost in four[:2]:
+        assert f"warning: user '{lost.user}'" in log
 
 
 def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
     it, four = hurt
-    from fed.sealed import Secret
-
     for device in four:
         vault = Vault(Path(device.config["vault"]), Secret.from_key_file(Path(device.config["vault-key-file"])))
-        if device is four[1]:  # killed before it had finished
+        if device in four[:2]:  # killed before they had finished
             assert not vault.has(device.user)
-            assert not [name for name in it.vaults_when_killed[device.user] if name.startswith("personal.")]
+            assert not [name for name in it.files_when_killed[device.user] if "personal." in name]
         else:
             assert vault.open(device.user).tensors["R"].shape[1] == 4
-            assert [p.name for p in vault.folder(device.user).iterdir()] == [SEALED]
+            assert [path.name for path in vault.folder(device.user).iterdir()] == [SEALED]
 
 
-def test_a_killed_device_takes_part_again_in_the_next_run(hurt, folder):
+def test_killed_devices_take_part_again_in_the_next_run(hurt):
     it, four = hurt
-    it.farm.start(four[1])
-    again = [f"{it.overrides[0]} rounds=1"]
+    for device in four[:2]:
+        it.farm.start_until_connected(device)
+    again = [it.overrides[0].replace("rounds=2", "rounds=1")]
     settings = run.settings_of(APP, again)
     report = json.loads((devices.federate(it.farm, APP, again, settings) / "report.json").read_text())
     own = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
     assert len(own) == 4 and None not in own.values()
 
 
+def stranger(farm, name: str, **changes):
+    return farm.add(name, {"user-id": name, "vault": str(farm.folder / name / "vault")}, **changes)
+
+
+def ended(device, seconds: float = 60) -> str:
+    """The log of a device that gives up."""
+    assert device.process is not None
+    device.process.wait(seconds)
+    assert device.process.returncode != 0
+    said = device.log.read_text(errors="replace")
+    assert device_farm.CONNECTED not in said and "PRIVATE KEY" not in said
+    return said
+
+
+def test_a_key_that_is_not_registered_gets_nothing(hurt):
+    farm, _ = hurt[0].farm, hurt[1]
+    device = stranger(farm, "mallory", register=False)
+    farm.start(device)
+    assert ended(device).count("Failed to initialize the connection") == 1
+    server = (farm.server / "superlink.log").read_text(errors="replace")
+    public = (device.folder / "node.key.pub").read_text().split()[1]
+    assert (device.folder / "node.key").read_text() not in server and public[:40] not in farm.keys.name
+
+
+def test_a_server_of_another_ca_is_not_talked_to(hurt, folder):
+    farm = hurt[0].farm
+    device = stranger(farm, "careful")
+    device_keys.make_server_keys(folder / "other-keys", ["localhost", device_farm.HOST])
+    device.extra = ["--root-certificates", str(folder / "other-keys" / "ca.crt"), "--max-retries", "1"]
+    farm.start(device)
+    assert "CERTIFICATE_VERIFY_FAILED" in ended(device)
+
+
+def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
+    now = datetime.now(UTC)
+    with device_farm.Farm(folder / "expired", auth=False) as farm:
+        farm.certificate = {"begins": now - timedelta(days=2), "ends": now - timedelta(days=1)}
+        farm.start_server()
+        device = stranger(farm, "alice")
+        device.extra = ["--max-retries", "1"]
+        farm.start(device)
+        assert "certificate has expired" in ended(device)
