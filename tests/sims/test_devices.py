@@ -187,6 +187,11 @@ class Hurt:
         self.files_when_killed[device.user] = [p.name for p in vault.rglob("*") if p.is_file()]
 
 
+SLOW = pytest.mark.skipif(
+    not os.environ.get("PERFIT_SLOW"), reason="waits minutes for lost heartbeats; PERFIT_SLOW=1 runs it"
+)
+
+
 @pytest.fixture(scope="module")
 def hurt(tiny_base, folder):
     """Four devices: one killed in stage 1, one in stage 2, one restarted in stage 1, one well."""
@@ -212,6 +217,7 @@ def hurt(tiny_base, folder):
         yield it, four
 
 
+@SLOW
 def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(hurt):
     it, four = hurt
     assert it.problem is None and it.folder is not None
@@ -224,6 +230,7 @@ def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(
         assert f"warning: user '{lost.user}'" in log
 
 
+@SLOW
 def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
     it, four = hurt
     for device in four:
@@ -236,6 +243,7 @@ def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
             assert [path.name for path in vault.folder(device.user).iterdir()] == [SEALED]
 
 
+@SLOW
 def test_killed_devices_take_part_again_in_the_next_run(hurt):
     it, four = hurt
     for device in four[:2]:
@@ -247,12 +255,20 @@ def test_killed_devices_take_part_again_in_the_next_run(hurt):
     assert len(own) == 4 and None not in own.values()
 
 
+@pytest.fixture(scope="module")
+def guarded(folder):
+    """A SuperLink with TLS that takes registered keys only, and no run."""
+    with device_farm.Farm(folder / "guarded") as farm:
+        farm.start_server()
+        yield farm
+
+
 def stranger(farm, name: str, **changes):
     return farm.add(name, {"user-id": name, "vault": str(farm.folder / name / "vault")}, **changes)
 
 
 def ended(device, seconds: float = 60) -> str:
-    """The log of a device that gives up."""
+    """The log of a device that is turned away or gives up."""
     assert device.process is not None
     device.process.wait(seconds)
     assert device.process.returncode != 0
@@ -261,22 +277,24 @@ def ended(device, seconds: float = 60) -> str:
     return said
 
 
-def test_a_key_that_is_not_registered_gets_nothing(hurt):
-    farm, _ = hurt[0].farm, hurt[1]
-    device = stranger(farm, "mallory", register=False)
-    farm.start(device)
+def test_a_key_that_is_not_registered_gets_nothing(guarded):
+    device = stranger(guarded, "mallory", register=False)
+    guarded.start(device)
     assert ended(device).count("Failed to initialize the connection") == 1
-    server = (farm.server / "superlink.log").read_text(errors="replace")
-    public = (device.folder / "node.key.pub").read_text().split()[1]
-    assert (device.folder / "node.key").read_text() not in server and public[:40] not in farm.keys.name
+    assert "PRIVATE KEY" not in (guarded.server / "superlink.log").read_text(errors="replace")
 
 
-def test_a_server_of_another_ca_is_not_talked_to(hurt, folder):
-    farm = hurt[0].farm
-    device = stranger(farm, "careful")
+def test_a_registered_key_gets_in(guarded):
+    device = stranger(guarded, "alice")
+    guarded.start_until_connected(device)
+    assert device.starts == 1
+
+
+def test_a_server_of_another_ca_is_not_talked_to(guarded, folder):
+    device = stranger(guarded, "careful")
     device_keys.make_server_keys(folder / "other-keys", ["localhost", device_farm.HOST])
     device.extra = ["--root-certificates", str(folder / "other-keys" / "ca.crt"), "--max-retries", "1"]
-    farm.start(device)
+    guarded.start(device)
     assert "CERTIFICATE_VERIFY_FAILED" in ended(device)
 
 
@@ -289,3 +307,22 @@ def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
         device.extra = ["--max-retries", "1"]
         farm.start(device)
         assert "certificate has expired" in ended(device)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--devices", "0"], "at least 1"),
+        (["--devices", "99", "-c", 'data="synthetic:2"'], "at most the data's 4 users, got 99"),
+        (["--devices", "1", "-c", "rounds=0"], "rounds must be at least 1"),
+        (["--devices", "1", "--folder", "{used}"], "--folder must be new or empty"),
+    ],
+)
+def test_a_mistake_costs_seconds_and_gives_one_line(tiny_base, tmp_path, arguments, words):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("mine")
+    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "-c", short(tiny_base, tmp_path / "runs")]
+    command += [argument.format(used=tmp_path / "used") for argument in arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
