@@ -50,7 +50,7 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
 @on_node
 def hello(message: Message, node: Node) -> RecordDict:
     """Whom this node hosts, how much data each has, and what base model it runs."""
-    facts = node.base.describe() | {"fingerprint": node.base.fingerprint}
+    facts = node.facts
     return RecordDict(
         {
             "node": ConfigRecord(
@@ -58,8 +58,8 @@ def hello(message: Message, node: Node) -> RecordDict:
                     "part": node.part,
                     "parts": node.parts,
                     "users": json.dumps(node.sizes()),
-                    "base": json.dumps(facts),
-                    "linears": json.dumps(node.base.skeleton.linears),
+                    "base": json.dumps(facts.description | {"fingerprint": facts.fingerprint}),
+                    "linears": json.dumps(facts.skeleton.linears),
                 }
             )
         }

@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from clients.node_config import NodeConfig, NodeConfigError
-from fed import base_model, methods
+from fed import base_facts, base_model, methods
+from fed.base_facts import Facts
 from fed.base_model import BaseModel
 from fed.batching import tokenize
 from fed.cohorts import Roster, block, roster, stage1_pairs, stage2_pairs, test_queries
@@ -62,8 +63,16 @@ class Node:
         return base_model.load(self.settings.base_source, device=self.settings.device, dtype=self.settings.dtype)
 
     @property
+    def facts(self) -> Facts:
+        """The base model's; on a device without loading it, where it was loaded once."""
+        if self.parts:
+            return base_facts.of(self.base)
+        s = self.settings
+        return base_facts.facts(s.base_source, device=s.device, dtype=s.dtype)
+
+    @property
     def method(self) -> Method:
-        return methods.make(self.settings, self.base.skeleton)
+        return methods.make(self.settings, self.facts.skeleton)
 
     def hosted(self, users: Sequence[str], stage: str) -> Sequence[str]:
         """`users`, checked to be this node's. Raises ValueError for a user it does not host."""

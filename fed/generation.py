@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
@@ -178,6 +177,8 @@ def _decode(
     batch = pad([row.row for row in rows], _pad_id(base), device, left=True, prompts_only=True)
     _set_rows(session, rows, *flags, device)
     session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
+    from transformers import DynamicCache  # here: a second that a process which generates nothing need not spend
+
     cache = DynamicCache(config=base.model.config)
     alive = list(range(len(rows)))
     new: list[list[int]] = [[] for _ in rows]
