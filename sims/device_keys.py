@@ -31,7 +31,8 @@ def make_server_keys(
     """Write ca.crt, server.crt and server.key (mode 0600) into `folder`.
 
     Args:
-        hosts: the names and addresses that devices reach the server by.
+        hosts: the names and addresses that devices reach the server by; 127.0.0.1 is added, where the SuperLink's own
+        ServerApp reaches it.
         begins, ends: when the certificates hold; from an hour ago, for a year.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,7 @@ def make_server_keys(
     span = (begins or now - timedelta(hours=1), ends or now + timedelta(days=DAYS))
     authority, server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = _name("perfit-fed CA")
+    names = [_alternative(host) for host in dict.fromkeys([*hosts, "127.0.0.1"])]
     ca = (
         _certificate(issuer, issuer, authority.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -51,7 +53,7 @@ def make_server_keys(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
         .sign(authority, hashes.SHA256())
     )
