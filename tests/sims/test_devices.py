@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -326,3 +327,29 @@ def test_a_mistake_costs_seconds_and_gives_one_line(tiny_base, tmp_path, argumen
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stdout == ""
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
+    command = [
+        sys.executable,
+        str(REPOSITORY / "sims" / "devices.py"),
+        "--devices",
+        "2",
+        "--folder",
+        str(tmp_path / "f"),
+    ]
+    started = subprocess.Popen(
+        [*command, "-c", short(tiny_base, tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("Using SuperLink") or line.startswith("lamp7:"):
+            break
+    leaders = [int(pid) for pid in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130 and said.strip().splitlines()[-1] == "stopped"
+    assert len(leaders) >= 3  # the SuperLink and both SuperNodes
+    for leader in leaders:
+        alive = [pid for pid in device_farm._offspring(leader) if run._stat(pid)[1] != "Z"]
+        assert alive == []
