@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -12,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from clients import host
 from clients.node import Node
+from clients.node_config import NodeConfig
 from clients.progress import Progress
 from fed.evaluation import ARMS, evaluate
 from fed.settings import Settings
@@ -22,15 +24,25 @@ Handler = Callable[[Message, Node], RecordDict]
 
 
 def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
-    """Build the node for a message; a broken rule becomes an error reply, and the node stays connected."""
+    """Build the node for a message; a broken rule becomes an error reply, and the node stays connected.
+
+    A device says all of it in its own log and the bare rule to the server; of a simulation the operator sees all.
+    """
 
     @wraps(handler)
     def handle(message: Message, context: Context) -> Message:
+        device = "partition-id" not in context.node_config
         try:
-            node = Node(Settings.parse(context.run_config), context.node_config, context.run_id)
+            config = NodeConfig.parse(context.node_config)
+            node = Node(Settings.parse(context.run_config), config, context.run_id)
             return Message(handler(message, node), reply_to=message)
         except (ValueError, OSError) as error:
-            return host.refuse(message, error)
+            return host.refuse(message, error, device=device)
+        except Exception as error:  # a defect; its text could hold anything, and Flower would send it on
+            if not device:
+                raise
+            traceback.print_exc()
+            return host.refuse(message, error, device=True)
 
     return handle
 
@@ -39,7 +51,7 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
 @on_node
 def hello(message: Message, node: Node) -> RecordDict:
     """Whom this node hosts, how much data each has, and what base model it runs."""
-    facts = node.base.describe() | {"fingerprint": node.base.fingerprint}
+    facts = node.facts
     return RecordDict(
         {
             "node": ConfigRecord(
@@ -47,8 +59,8 @@ def hello(message: Message, node: Node) -> RecordDict:
                     "part": node.part,
                     "parts": node.parts,
                     "users": json.dumps(node.sizes()),
-                    "base": json.dumps(facts),
-                    "linears": json.dumps(node.base.skeleton.linears),
+                    "base": json.dumps(facts.description | {"fingerprint": facts.fingerprint}),
+                    "linears": json.dumps(facts.skeleton.linears),
                 }
             )
         }

@@ -8,14 +8,22 @@ ids in the record `host`; a reply holds each user's records under `<place in the
 from __future__ import annotations
 
 import json
+import sys
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fed import wire
+from fed.base_model import BaseModelError
 from fed.methods.method import Method, Tensors
-from fed.settings import Settings
+from fed.settings import Settings, SettingsError
+from fed.vault import VaultError
 
 ERROR_CODE = 100  # outside Flower's own codes
+_RULES: dict[type[Exception], str] = {
+    BaseModelError: "base-model must be one that the device can load",
+    VaultError: "the vault must open and be of this base model and collective edit",
+    OSError: "the device must be able to read and write its own files",
+}
 
 
 def users_of(message: Message) -> list[str]:
@@ -44,9 +52,26 @@ def put_error(content: RecordDict, place: int, reason: str) -> None:
     content[f"{place}/error"] = ConfigRecord({"reason": one_line(reason)})
 
 
-def refuse(message: Message, error: Exception) -> Message:
-    """A reply that says in one line which rule was broken; it names no user data beyond that line."""
-    return Message(Error(ERROR_CODE, one_line(str(error) or type(error).__name__)), reply_to=message)
+def refuse(message: Message, error: Exception, *, device: bool) -> Message:
+    """A reply that says in one line which rule was broken; from a device without any value, path or text of its own."""
+    reason = one_line(str(error) or type(error).__name__)
+    if device:
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        reason = one_line(_rule(error))
+    return Message(Error(ERROR_CODE, reason), reply_to=message)
+
+
+def _rule(error: Exception) -> str:
+    """The rule that an error is about, and no more: what may leave a device."""
+    if isinstance(error, SettingsError):  # the run's own settings, which the server sent
+        return str(error)
+    public = getattr(error, "public", "")
+    if isinstance(public, str) and public:
+        return public
+    for kind, rule in _RULES.items():
+        if isinstance(error, kind):
+            return f"{rule}; the device's own log has the rest"
+    return f"{type(error).__name__} on the device, whose own log has the rest"
 
 
 def one_line(text: str) -> str:

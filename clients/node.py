@@ -1,24 +1,27 @@
 """One node: the users it hosts, their data, the vault, and the base model that they share.
 
-A device hosts one user (node config `user-id`); a simulated SuperNode hosts a block of them (`partition-id` of
-`num-partitions`, which Flower sets). The base model is loaded once a process, on first use.
+A device hosts one user (node config `user-id`), on a history of its own or as a user of the run's data; a simulated
+SuperNode hosts a block of users. The base model is loaded once a process, on first use; on a device every message is a
+new process, so a history that has grown is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from pathlib import Path
 
+from clients.node_config import NodeConfig, NodeConfigError
 from clients.progress import Progress
-from fed import base_model, methods
+from fed import base_facts, base_model, methods
+from fed.base_facts import Facts
 from fed.base_model import BaseModel
 from fed.batching import Row, tokenize
 from fed.choice import Choice
 from fed.cohorts import Roster, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.evaluation import TestUser
 from fed.lamp import submission
+from fed.lamp.own_history import open_history
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import Pair, Task, get_task
 from fed.lamp.users import User
@@ -32,45 +35,50 @@ from fed.vault import Vault
 class Node:
     """Made per message from the run's settings and the node's own config; what is slow is cached per process."""
 
-    def __init__(self, settings: Settings, node_config: Mapping[str, object], run_id: int) -> None:
-        self.settings, self._run = settings, str(run_id)
+    def __init__(self, settings: Settings, config: NodeConfig, run_id: int) -> None:
+        self.part, self.parts, self._run = config.part, config.parts, str(run_id)
+        self.settings = replace(settings, base_model=config.base_model) if config.base_model else settings
         self.task = get_task(settings.task)
-        self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
-        everyone = roster(self.corpus, settings)
-        if "user-id" in node_config:
-            own = str(node_config["user-id"])
-            if own not in everyone.everyone:
-                raise ValueError(f"node config user-id must be a user of this run's data, got {own!r}")
-            self.part, self.parts = 0, 0
-            self.roster = Roster(
-                tuple(u for u in everyone.stage1 if u == own), tuple(u for u in everyone.stage2 if u == own)
-            )
+        self._rows_by = self.settings
+        if config.user_id is not None and config.history is not None:
+            # A device that brings its own data does both stages on it, whoever else is in the run.
+            self._rows_by = replace(self.settings, cohorts="all", stage1_users=0, stage2_users=0)
+            self.corpus = open_history(config.history, self.task, config.user_id)
         else:
-            self.part, self.parts = (
-                int(str(node_config["partition-id"])),
-                int(str(node_config["num-partitions"])),
-            )
-            if settings.cohorts == "all":
-                hosted = set(block(everyone.everyone, self.part, self.parts))
-                self.roster = Roster(
-                    tuple(u for u in everyone.stage1 if u in hosted),
-                    tuple(u for u in everyone.stage2 if u in hosted),
-                )
-            else:
-                self.roster = Roster(
-                    block(everyone.stage1, self.part, self.parts),
-                    block(everyone.stage2, self.part, self.parts),
-                )
-        vault = node_config.get("vault")
-        self.vault = Vault(Path(str(vault)) if vault else settings.run_folder(run_id) / "vault")
+            self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
+        everyone = roster(self.corpus, self._rows_by)
+        if config.user_id is not None:
+            own = config.user_id
+            if own not in everyone.everyone:
+                raise NodeConfigError("user-id must be a user of this run's data", repr(own), "or give a history")
+            hosted = {own}
+        elif settings.cohorts == "all":
+            hosted = set(block(everyone.everyone, self.part, self.parts))
+        else:
+            hosted = {
+                *block(everyone.stage1, self.part, self.parts),
+                *block(everyone.stage2, self.part, self.parts),
+            }
+        self.roster = Roster(
+            tuple(u for u in everyone.stage1 if u in hosted), tuple(u for u in everyone.stage2 if u in hosted)
+        )
+        self.vault = Vault(config.vault or settings.run_folder(run_id) / "vault", config.secret)
 
     @property
     def base(self) -> BaseModel:
         return base_model.load(self.settings.base_source, device=self.settings.device, dtype=self.settings.dtype)
 
     @property
+    def facts(self) -> Facts:
+        """The base model's; on a device without loading it, where it was loaded once."""
+        if self.parts:
+            return base_facts.of(self.base)
+        s = self.settings
+        return base_facts.facts(s.base_source, device=s.device, dtype=s.dtype)
+
+    @property
     def method(self) -> Method:
-        return methods.make(self.settings, self.base.skeleton)
+        return methods.make(self.settings, self.facts.skeleton)
 
     def hosted(self, users: Sequence[str], stage: str) -> Sequence[str]:
         """`users`, checked to be this node's. Raises ValueError for a user it does not host."""
@@ -83,17 +91,17 @@ class Node:
     def stage1_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self.settings, prompts)))
+        return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self._rows_by, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self.settings, prompts)))
+        return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self._rows_by, prompts)))
 
     def test_user(self, user: str) -> TestUser:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        asked = test_pairs(self.task, record, self.settings, prompts)
+        asked = test_pairs(self.task, record, self._rows_by, prompts)
         rows = self._rows(user, prompts, [pair for _, pair in asked])
         return TestUser(user, [query for query, _ in asked], rows)
 
@@ -170,7 +178,7 @@ class Node:
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
-        s, task = self.settings, self.task
+        s, task = self._rows_by, self.task
         ones, twos = [], []
         for user in self.roster.stage1:
             ones.append([user, len(stage1_pairs(task, self.corpus.user(user), s))])

@@ -132,7 +132,7 @@ def load(source: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -
 def _load(source: str, device: str, dtype: str) -> BaseModel:
     if device == "cpu":
         host_memory.bound()
-    name, folder = _resolve(source)
+    name, folder = resolve(source)
     import transformers  # here, not above: two seconds that a process without a model need not spend
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -157,7 +157,7 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     model.eval()
     if tokenizer.eos_token_id is None:
         raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
-    return BaseModel(name, model, tokenizer, dtype, device, _fingerprint(Path(folder)))
+    return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))
 
 
 def check(source: str) -> None:
@@ -195,7 +195,7 @@ def _hub_folder(source: str) -> str:
             ) from error
 
 
-def _resolve(source: str) -> tuple[str, str]:
+def resolve(source: str) -> tuple[str, str]:
     """(a name for the report, a folder or hub snapshot that transformers loads)."""
     if source == EMBEDDED or source.endswith(".gguf"):
         gguf = _find_gguf(source)
@@ -272,7 +272,7 @@ def _dequantized(gguf: Path) -> Path:
     return folder
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """16 hex digits over the configuration and a sample of the weight files: the same in every dtype of loading."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):

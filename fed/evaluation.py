@@ -121,8 +121,8 @@ def _choose(
 
 
 def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """One arm's scores over users: loss per token (all tokens pooled) and the task's metrics; None without users."""
-    if not parts:
+    """One arm's scores over users: loss per token (all tokens pooled) and the task's metrics; None without queries."""
+    if not any(part["tokens"] for part in parts):
         return None
     total = metrics.merge(parts)
     scores = {"loss_per_token": total.pop("nll") / total.pop("tokens")}

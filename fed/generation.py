@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from fed import shared_prompt
 from fed.activations import ActivationCache, resumed, stacked
@@ -216,6 +215,8 @@ def _decode(
     batch = pad([row.row for row in rows], base.pad_id, device, left=True, prompts_only=True)
     _set_rows(session, rows, *flags, device)
     session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
+    from transformers import DynamicCache  # here: a second that a process which generates nothing need not spend
+
     cache = DynamicCache(config=base.model.config)
     alive = list(range(len(rows)))
     new: list[list[int]] = [[] for _ in rows]

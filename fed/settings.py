@@ -126,6 +126,8 @@ class Settings:
     top_k: int = 10
     top_p: float = 0.9
     activation_cache: int = 512
+    min_nodes: int = 0
+    reply_timeout: int = 0
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
@@ -191,6 +193,8 @@ class Settings:
                 "weight-decay",
                 "activation-cache",
                 "retrieved",
+                "min-nodes",
+                "reply-timeout",
             ),
             16: ("max-length", "token-budget"),
         }

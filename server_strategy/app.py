@@ -47,7 +47,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         RunError: the federation cannot go on. ValueError: bad settings or data.
     """
     clock = {"total": time.monotonic()}
-    federation = find_nodes(grid, settings.node_timeout)
+    federation = find_nodes(grid, settings, _warn)
     base = federation.base
     for user in federation.idle:
         _warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
@@ -74,20 +74,21 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
 
     start = time.monotonic()
     users = list(testers)
-    handed = UserGrid(grid, testers, translation, ledger)
+    patience = settings.reply_timeout or None
+    handed = UserGrid(grid, testers, translation, ledger, patience)
     handed.round = settings.rounds + 1
     collective = NO_COLLECTIVE
     if method.collective_shapes():
         stage1 = UserGrid(grid, trainers, translation, ledger)
         strategy = make_strategy(settings, method, translation, on_round)
         initial = translation.to_record(method.initial_collective())
-        result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=None)  # type: ignore[arg-type]
+        result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=patience)  # type: ignore[arg-type]
         save_tensors(
             folder / "collective.safetensors",
             translation.from_record(result.arrays),
             {"layers": settings.layers, "base": base["fingerprint"], "method": settings.method},
         )
-        collective = personalization.hand_out(handed, users, result.arrays)
+        collective, users = personalization.hand_out(handed, users, result.arrays, _warn)
     else:
         say(f"stage 1: {settings.method} federates nothing")
     clock["stage1"] = time.monotonic() - start

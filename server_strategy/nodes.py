@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fed.settings import Settings
 from fed.skeleton import Skeleton
 
 
@@ -37,22 +39,39 @@ class Federation:
     skeleton: Skeleton
 
 
-def find_nodes(grid: Grid, timeout: int) -> Federation:
-    """Wait for every SuperNode and greet it.
+def find_nodes(grid: Grid, settings: Settings, warn: Callable[[str], None]) -> Federation:
+    """Wait for the SuperNodes and greet them.
 
-    SuperNodes register after the ServerApp starts; one of them says how many there will be.
+    SuperNodes register after the ServerApp starts; a simulated one says how many there will be, devices do not
+    (`min-nodes`). A device that refuses, is silent, or runs another base model stays out, with a warning.
 
     Raises:
-        RunError: nobody came in `timeout` seconds, a node refused, or the nodes disagree.
+        RunError: nobody came in `node-timeout` seconds, a simulated node refused, or the nodes disagree.
     """
-    deadline = time.monotonic() + timeout
-    ids = _wait(grid, 1, deadline, timeout)
-    answers = _hello(grid, ids[:1])
-    expected = int(answers[ids[0]]["parts"])
+    deadline = time.monotonic() + settings.node_timeout
+    ids = _wait(grid, max(1, settings.min_nodes), deadline, settings.node_timeout)
+    timeout = settings.reply_timeout or None
+    answers, refused = _hello(grid, ids if settings.min_nodes else ids[:1], timeout)
+    if not settings.min_nodes and not answers:  # the one that was asked cannot serve; another one may
+        more, refused_too = _hello(grid, [node for node in ids if node not in refused], timeout)
+        answers, refused = answers | more, refused | refused_too
+    if not answers:
+        raise RunError(next(iter(refused.values()), f"none of {len(ids)} SuperNodes answered"))
+    expected = max(int(answer["parts"]) for answer in answers.values())
     if expected > 1:
-        ids = _wait(grid, expected, deadline, timeout)
-    answers |= _hello(grid, [node for node in ids if node not in answers])
-    return _combine(answers)
+        ids = _wait(grid, expected, deadline, settings.node_timeout)
+    more, refused_too = _hello(grid, [node for node in ids if node not in answers and node not in refused], timeout)
+    answers, refused = answers | more, refused | refused_too
+    silent = [node for node in ids if node not in answers and node not in refused]
+    if expected:
+        if refused:
+            raise RunError(next(iter(refused.values())))
+        if silent:
+            raise RunError(f"every SuperNode must answer, but {len(silent)} of {len(ids)} did not")
+    refused |= {node: "it did not answer" for node in silent}
+    for node in sorted(refused):
+        warn(f"node {node} takes no part: {refused[node]}")
+    return _combine(answers, warn)
 
 
 def _wait(grid: Grid, count: int, deadline: float, timeout: int) -> list[int]:
@@ -68,31 +87,52 @@ def _wait(grid: Grid, count: int, deadline: float, timeout: int) -> list[int]:
         time.sleep(0.2)
 
 
-def _hello(grid: Grid, ids: list[int]) -> dict[int, Mapping[str, Any]]:
+def _hello(grid: Grid, ids: list[int], timeout: float | None) -> tuple[dict[int, Mapping[str, Any]], dict[int, str]]:
+    """(answers, reasons of those that refused) by node; a node may be in neither."""
     messages = [Message(RecordDict(), dst_node_id=node, message_type="query.hello") for node in ids]
     answers: dict[int, Mapping[str, Any]] = {}
-    for reply in grid.send_and_receive(messages) if messages else []:
+    refused: dict[int, str] = {}
+    for reply in grid.send_and_receive(messages, timeout=timeout) if messages else []:
+        node = messages[request_of(reply, messages)].metadata.dst_node_id
         if reply.has_error():
-            raise RunError(reply.error.reason)
-        answers[reply.metadata.src_node_id] = dict(reply.content["node"])
-    missing = [node for node in ids if node not in answers]
-    if missing:
-        raise RunError(f"every SuperNode must answer, but {len(missing)} of {len(ids)} did not")
-    return answers
+            refused[node] = reply.error.reason or "no reason was given"
+        else:
+            answers[node] = dict(reply.content["node"])
+    return answers, refused
 
 
-def _combine(answers: Mapping[int, Mapping[str, Any]]) -> Federation:
+def request_of(reply: Message, requests: Sequence[Message]) -> int:
+    """Which of the requests a reply answers; of several to one node and of one type, the first.
+
+    The SuperLink answers in its own name for a node that is gone, so the sender does not tell; the message's id does,
+    which a Grid gives to a request as it sends it.
+    """
+    for place, request in enumerate(requests):
+        if request.metadata.message_id and request.metadata.message_id == reply.metadata.reply_to_message_id:
+            return place
+    sender = (reply.metadata.src_node_id, reply.metadata.message_type)
+    return [(request.metadata.dst_node_id, request.metadata.message_type) for request in requests].index(sender)
+
+
+def _combine(answers: dict[int, Mapping[str, Any]], warn: Callable[[str], None]) -> Federation:
     hosts: dict[str, int] = {}
     stage1: dict[str, int] = {}
     stage2: dict[str, tuple[int, int]] = {}
     bases = {node: json.loads(answer["base"]) for node, answer in answers.items()}
-    first = bases[min(bases)]
+    prints = Counter(base["fingerprint"] for base in bases.values())
+    commonest = prints.most_common(1)[0][0]
+    leader = next(node for node in sorted(bases) if bases[node]["fingerprint"] == commonest)
+    first = bases[leader]
     for node in sorted(answers):
         if bases[node]["fingerprint"] != first["fingerprint"]:
-            raise RunError(
+            problem = (
                 f"all nodes must run one base model, but node {node} runs {bases[node]['name']} "
                 f"({bases[node]['fingerprint']}), not {first['name']} ({first['fingerprint']})"
             )
+            if int(answers[node]["parts"]) or list(prints.values()).count(max(prints.values())) > 1:
+                raise RunError(problem)
+            warn(f"{problem}; it takes no part")
+            continue
         users = json.loads(answers[node]["users"])
         for user, *_ in users["stage1"] + users["stage2"]:
             if hosts.setdefault(user, node) != node:
@@ -103,8 +143,14 @@ def _combine(answers: Mapping[int, Mapping[str, Any]]) -> Federation:
     stage1 = {user: items for user, items in sorted(stage1.items()) if items}
     if not stage1:
         raise RunError("stage 1 needs a user with rows to train on, and no user has any")
-    linears = tuple((name, outputs, inputs) for name, outputs, inputs in json.loads(answers[min(answers)]["linears"]))
+    linears = tuple((name, outputs, inputs) for name, outputs, inputs in json.loads(answers[leader]["linears"]))
     skeleton = Skeleton(first["name"], first["parameters"], first["hidden_size"], first["layers"], linears)
     return Federation(
-        dict(sorted(hosts.items())), stage1, dict(sorted(stage2.items())), first, len(answers), idle, skeleton
+        dict(sorted(hosts.items())),
+        stage1,
+        dict(sorted(stage2.items())),
+        first,
+        len(set(hosts.values())),
+        idle,
+        skeleton,
     )

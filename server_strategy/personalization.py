@@ -14,13 +14,20 @@ from server_strategy.nodes import RunError
 from server_strategy.user_grid import UserGrid
 
 
-def hand_out(grid: UserGrid, users: Sequence[str], arrays: ArrayRecord) -> str:
-    """Give every user the final collective edit (counted as stage 1); returns its fingerprint as the users see it."""
-    replies = _all_or_stop(grid.send(users, RecordDict({"arrays": arrays}), "query.adopt"), "take the collective edit")
-    names = {str(reply.content["node"]["collective"]) for reply in replies.values()}
+def hand_out(
+    grid: UserGrid, users: Sequence[str], arrays: ArrayRecord, warn: Callable[[str], None]
+) -> tuple[str, list[str]]:
+    """Give every user the final collective edit (counted as stage 1).
+
+    Returns (its fingerprint as the users see it, the users who hold it now); a user who does not is named in a warning
+    and takes no further part.
+    """
+    replies = grid.send(users, RecordDict({"arrays": arrays}), "query.adopt")
+    good = _some_or_stop(replies, users, "take the collective edit", warn)
+    names = {str(reply.content["node"]["collective"]) for reply in good.values()}
     if len(names) != 1:
         raise RunError(f"all users must hold one collective edit, got {len(names)} different ones")
-    return names.pop()
+    return names.pop(), list(good)
 
 
 def personalize(
@@ -82,12 +89,3 @@ def _some_or_stop(
     for user in sorted(set(users) - set(replies)):
         warn(f"user {user!r} did not answer when asked to {what}")
     return good
-
-
-def _all_or_stop(replies: Mapping[str, Message], what: str) -> Mapping[str, Message]:
-    for user, reply in replies.items():
-        if reply.has_error():
-            raise RunError(f"user {user!r} could not {what}: {reply.error.reason}")
-    if not replies:
-        raise RunError(f"no user answered when asked to {what}")
-    return replies

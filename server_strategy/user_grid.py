@@ -20,6 +20,7 @@ from fed import wire
 from fed.ledger import Entry, Ledger
 from fed.methods.method import Tensors
 from server_strategy.message_size import measure
+from server_strategy.nodes import request_of
 
 ERROR_CODE = 100
 
@@ -58,14 +59,23 @@ class UserGrid(Grid):
 
     Args:
         hosts: user id -> id of the SuperNode that hosts it, in sorted order of user ids.
+        timeout: seconds that `send` waits for replies; None: as long as it takes.
     """
 
-    def __init__(self, grid: Grid, hosts: dict[str, int], translation: Translation, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        hosts: dict[str, int],
+        translation: Translation,
+        ledger: Ledger,
+        timeout: float | None = None,
+    ) -> None:
         self._grid = grid
         self._names = sorted(hosts)
         self._hosts = hosts
         self._translation = translation
         self._ledger = ledger
+        self._timeout = timeout
         self.phase = "stage1"
         self.round = 0
 
@@ -96,9 +106,10 @@ class UserGrid(Grid):
         raise TypeError("a UserGrid has no separate pull: use send_and_receive")
 
     def send(self, users: Sequence[str], content: RecordDict, message_type: str) -> dict[str, Message]:
-        """One content to many users; returns user -> reply, sorted by user."""
+        """One content to many users; returns user -> reply, sorted by user. A user who is late is not in it."""
         messages = [Message(content, dst_node_id=self.number(u), message_type=message_type) for u in users]
-        return {self.user(reply.metadata.src_node_id): reply for reply in self.send_and_receive(messages)}
+        replies = self.send_and_receive(messages, timeout=self._timeout)
+        return {self.user(reply.metadata.src_node_id): reply for reply in replies}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         groups: dict[tuple[int, str], list[Message]] = defaultdict(list)
@@ -106,19 +117,19 @@ class UserGrid(Grid):
             meta = message.metadata
             groups[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
         requests: list[Message] = []
-        asked: dict[str, list[Message]] = {}
+        asked: list[list[Message]] = []
         translated: dict[int, ArrayRecord] = {}
         for (node, kind), group in groups.items():
             group.sort(key=lambda message: message.metadata.dst_node_id)
             users = [self.user(message.metadata.dst_node_id) for message in group]
             contents = [self._down(message.content, translated) for message in group]
             requests.append(Message(_packed(contents, users), dst_node_id=node, message_type=kind))
-            asked[f"{node}/{kind}"] = group
+            asked.append(group)
             for user, content in zip(users, contents, strict=True):
                 self._enter(user, "down", _packed([content], [user]))
         replies: list[Message] = []
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
-            replies += self._unpack(reply, asked[f"{reply.metadata.src_node_id}/{reply.metadata.message_type}"])
+            replies += self._unpack(reply, asked[request_of(reply, requests)])
         return sorted(replies, key=lambda message: message.metadata.src_node_id)
 
     def _unpack(self, reply: Message, group: Sequence[Message]) -> list[Message]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ Config = Mapping[str, Any]
 LORA_RATES: dict[str, Any] = {"stage1-lr": 0.001, "stage2-lr": 0.0005, "average": "fedavg"}
 _PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
 _HEAD_BYTES = 1 << 20
+_STEP = re.compile(r"(stage|evaluat|profiles|warning)")  # what is happening; tables and paths of one run are not
 
 
 def words(config: Config) -> str:
@@ -49,7 +51,7 @@ def settings(app: str, config: Config) -> Settings:
 
 
 def run(app: str, config: Config, say: Callable[[str], None]) -> Path:
-    """A whole run by `sims/run.py`; `say` hears its lines as they come. Returns the path of report.json.
+    """A whole run by `sims/run.py`; `say` hears of its steps as they come. Returns the path of report.json.
 
     Raises:
         ValueError: the run failed, with its own error line.
@@ -66,7 +68,8 @@ def run(app: str, config: Config, say: Callable[[str], None]) -> Path:
             for line in process.stdout:
                 if line.strip():
                     last = line.strip()
-                    say(last)
+                    if _STEP.match(line):
+                        say(last)
         except BaseException:
             process.terminate()
             raise

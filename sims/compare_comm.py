@@ -169,7 +169,8 @@ def write(report: Report, folder: Path) -> list[Path]:
         files += [write_csv(folder / "measured.csv", rows), write_json(folder / "measured.json", report["measured"])]
         quality = report["scenarios"]["quality"]
         plan = report["settings"]["measured"]
-        title = f"Quality against bytes on {plan['base_model']}, {plan['task']} ({plan['data']}), {plan['users']} users"
+        base = plan["base_model"].partition(" (")[0]  # without the file it was read from
+        title = f"Quality against bytes on {base}, {plan['task']} ({plan['data']}), {plan['users']} users"
         files += comm_figures.save(comm_figures.quality(quality), folder / "quality", height=4.6, title=title)
     return files + figures(report, folder)
 

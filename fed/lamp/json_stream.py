@@ -26,13 +26,17 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 _FIX = "correct the file or export it again"
 
 
-def read_records(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_records(
+    path: Path, *, chunk_bytes: int = CHUNK_BYTES, growing: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The file's objects, numbered from 1 in an array, by line in a `.jsonl` file (blank lines are skipped).
+
+    `growing`: a last line of a `.jsonl` file that neither ends nor parses is still being written, and left out.
 
     Raises RecordError for bytes that are not UTF-8, broken JSON, anything but objects, and an empty file.
     """
     found = False
-    for number, record in _read_lines(path) if path.suffix == ".jsonl" else _read_array(path, chunk_bytes):
+    for number, record in _read_lines(path, growing) if path.suffix == ".jsonl" else _read_array(path, chunk_bytes):
         if not isinstance(record, dict):
             raise Place(path, number).error("a record must be a JSON object", record, "write it as {...}")
         found = True
@@ -46,12 +50,18 @@ def read_whole(path: Path) -> Any:
     return _decode_text(path.read_bytes(), Place(path))
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_lines(path: Path, growing: bool) -> Iterator[tuple[int, Any]]:
     start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield number, _decode_text(line, Place(path, number), start)
+                try:
+                    record = _decode_text(line, Place(path, number), start)
+                except RecordError:
+                    if growing and not line.endswith(b"\n"):
+                        return
+                    raise
+                yield number, record
             start += len(line)
 
 

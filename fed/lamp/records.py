@@ -3,7 +3,8 @@
 A source is the embedded synthetic users or a folder in one of the two layouts of `fed.lamp.layouts`. The
 files may be gigabytes, so they are read record by record, checked, and written once as Arrow files by Hugging
 Face `datasets`; later opens, in any number of processes, map those into memory and parse nothing. `datasets`
-is imported when a folder is opened, never when this module is: a device needs `read_history_jsonl` only.
+is imported when a folder is opened, never when this module is: a device reads its own history
+(`fed.lamp.own_history`) and needs none of it.
 Absent on purpose: downloading (LaMP's terms are the user's to accept) and clearing out-of-date cache entries.
 """
 
@@ -19,12 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fed.lamp.json_stream import read_records
 from fed.lamp.layouts import Cohort, find_files, read_users
 from fed.lamp.tasks import Task
-from fed.lamp.users import Place, Query, RecordError, User, parse_item
+from fed.lamp.users import Query, RecordError, User
 
-__all__ = ["Corpus", "Query", "RecordError", "User", "open_corpus", "read_history_jsonl"]
+__all__ = ["Corpus", "Query", "RecordError", "User", "open_corpus"]
 
 READER_VERSION = 1  # raise it when the rules or the cached columns change
 COHORTS = ("others", "test")
@@ -81,27 +81,6 @@ def open_corpus(source: str, task: Task, *, seed: int = 0, cache_dir: Path | Non
     if not entry.is_dir():
         _build(entry, files, task)
     return _open_entry(entry, task, source)
-
-
-def read_history_jsonl(path: Path, task: Task) -> tuple[dict[str, str], ...]:
-    """One device's own history: a profile item per line, its "id" optional (default: the line's number).
-
-    Raises RecordError for the first bad line, ValueError when there is no such file.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"the history must be an existing .jsonl file; got {str(path)!r}; correct the path")
-    if path.suffix != ".jsonl":
-        raise ValueError(f"the history's name must end in .jsonl; got {str(path)!r}; rename the file")
-    items: dict[str, dict[str, str]] = {}
-    for number, raw in read_records(path):
-        place = Place(path, number)
-        item = parse_item({"id": number, **raw}, task, place, "a history item")
-        if item["id"] in items:
-            rule = "every history item must have an id of its own"
-            raise place.error(rule, item["id"], "rename or remove one")
-        items[item["id"]] = item
-    return tuple(items.values())
 
 
 def _open_synthetic(source: str, task: Task, seed: int) -> Corpus:

@@ -17,7 +17,15 @@ from fed.lamp.tasks import Task
 
 
 class RecordError(ValueError):
-    """Bad data: `<file>: record <n> (user_id 'x'): <rule>; got <value>; <fix>`, always one line."""
+    """Bad data: `<file>: record <n> (user_id 'x'): <rule>; got <value>; <fix>`, always one line.
+
+    Attributes:
+        public: the same without the file's name and the value, so that no word of the data leaves a device.
+    """
+
+    def __init__(self, message: str, public: str = "") -> None:
+        super().__init__(message)
+        self.public = public
 
 
 @dataclass(frozen=True)
@@ -52,18 +60,19 @@ class Place:
         user = "" if self.user_id is None else f" (user_id {self.user_id!r})"
         where = f"{self.file}:{record}{user}{':' if record or user else ''}"
         shown = repr(got)
-        return RecordError(f"{where} {rule}; got {shown if len(shown) <= 80 else shown[:77] + '...'}; {fix}")
+        said = f"{where} {rule}; got {shown if len(shown) <= 80 else shown[:77] + '...'}; {fix}"
+        return RecordError(said, f"the data's{record or ' file'}: {rule}; {fix}")
 
 
-def parse_user(raw: object, task: Task, place: Place, *, needs_queries: bool) -> User:
+def parse_user(raw: object, task: Task, place: Place, *, needs_queries: bool, needs_profile: bool = True) -> User:
     """A validated user from OPPU's shape `{"user_id", "profile": [...], "query": [...]}`.
 
-    Raises RecordError at the first broken rule. `needs_queries`: a user without queries breaks one.
+    Raises RecordError at the first broken rule. `needs_queries`, `needs_profile`: a user without any breaks one.
     """
     user_id = read_id(raw, "user_id", "a user", place)
     place = replace(place, user_id=user_id)
     items = _list(raw, "profile", "a user", place)
-    if not items:
+    if not items and needs_profile:
         raise place.error("a user's profile must hold at least one item", items, "add items or remove the user")
     profile = tuple(parse_item(item, task, place, f"profile item {n}") for n, item in enumerate(items, 1))
     _check_unique((item["id"] for item in profile), "profile item", place)

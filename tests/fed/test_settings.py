@@ -86,6 +86,8 @@ WRONG = [
     *((key, 0) for key in ("rounds", "local-epochs", "stage2-epochs", "batch-size", "stage1-rank", "stage2-rank")),
     *((key, 0) for key in ("node-timeout", "top-k")),
     ("held-out", -1),
+    ("min-nodes", -1),
+    ("reply-timeout", -1),
     *((key, -1) for key in ("stage1-users", "stage2-users", "max-items", "max-queries", "max-new-tokens", "seed")),
     ("weight-decay", -0.1),
     ("activation-cache", -1),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fed import vault as vault_module
+from fed.sealed import Secret
 from fed.vault import Vault, VaultError, fingerprint, read_tensors, save_tensors
 
 SETTINGS = '{"seed": 3, "stage2-lr": 0.005}'
@@ -76,7 +77,7 @@ def test_a_file_of_another_format_is_refused(vault, monkeypatch):
     monkeypatch.setattr(vault_module, "FORMAT", "0")
     write(vault)
     monkeypatch.undo()
-    with pytest.raises(VaultError, match="has format '0', this run needs '1'"):
+    with pytest.raises(VaultError, match="has format '0', this run needs '2'"):
         read(vault)
 
 
@@ -253,3 +254,121 @@ def test_what_is_kept_beside_the_private_edit_is_the_owners_alone_and_goes_with_
         vault.kept("zoe", "stage1")
     vault.erase("zoe")
     assert vault.kept("zoe", "stage1") is None
+
+
+def test_a_changed_header_is_detected(vault):
+    path = write(vault)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"stage2-lr", b"stage3-lr"))
+    with pytest.raises(VaultError, match="damaged: the checksum of its header"):
+        read(vault)
+
+
+def test_a_replaced_version_does_not_stay_in_its_blocks(vault):
+    path = write(vault)
+    before, blocks = path.read_bytes(), os.open(path, os.O_RDONLY)
+    write(vault, seed=1)
+    left = os.pread(blocks, len(before), 0)
+    os.close(blocks)
+    assert len(left) == len(before) and before[-32:] not in left and b"alice" not in left
+
+
+def test_what_a_killed_process_left_half_written_is_wiped_and_a_living_ones_stays(vault):
+    folder = write(vault).parent
+    dead, living = folder / ".personal.safetensors.999999999", folder / f".personal.vault.{os.getppid()}"
+    for path in (dead, living):
+        path.write_bytes(b"half")
+    write(vault, seed=1)
+    assert not dead.exists() and living.exists()
+    assert vault.erase("u") == 2 and not folder.exists()
+
+
+KEY = Secret("key-file", bytes(range(32)))
+
+
+@pytest.fixture
+def sealed_vault(vault):
+    return Vault(vault.root, KEY)
+
+
+def test_a_sealed_vault_keeps_its_numbers_from_the_disk(sealed_vault):
+    write(sealed_vault)
+    (path,) = sealed_vault.folder("u").iterdir()
+    whole = path.read_bytes()
+    assert path.name == "personal.vault" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert same(read(sealed_vault), edit())
+    for tensor in edit().values():
+        for raw in (tensor.numpy().tobytes(), tensor.to(torch.bfloat16).view(torch.uint8).numpy().tobytes()):
+            assert not any(raw[i : i + 16] in whole for i in range(0, len(raw) - 15, 16))
+    assert sealed_vault.settings("u")["seed"] == 3 and Vault(sealed_vault.root).header("u")["base"] == "base-1"
+
+
+@pytest.mark.parametrize(("changes", "named"), [({"base": "base-2"}, "base"), ({"collective": "edit-2"}, "collective")])
+def test_a_sealed_edit_made_for_another_base_or_collective_is_refused(sealed_vault, changes, named):
+    write(sealed_vault)
+    with pytest.raises(VaultError, match=f"has {named} '.*-1', this run needs '.*-2'"):
+        read(sealed_vault, **changes)
+
+
+def test_a_sealed_vault_opens_for_its_own_secret_alone(vault, sealed_vault):
+    write(sealed_vault)
+    for other, words in (
+        (None, "is encrypted; give its vault-key-file"),
+        (Secret("key-file", bytes(32)), "not its key-file, or the file has been altered"),
+        (Secret.from_passphrase("p"), "sealed with a key file, and a passphrase was given"),
+    ):
+        assert Vault(vault.root, other).has("u")
+        with pytest.raises(VaultError, match=words):
+            read(Vault(vault.root, other))
+
+
+def test_a_vault_with_a_secret_refuses_a_file_that_anybody_could_have_put_there(vault, sealed_vault):
+    write(vault)
+    with pytest.raises(VaultError, match="is not encrypted, but a key or passphrase is given"):
+        read(sealed_vault)
+
+
+@pytest.mark.parametrize("first_sealed", [True, False])
+def test_turning_encryption_on_or_off_leaves_no_file_of_the_other_kind(vault, sealed_vault, first_sealed):
+    first, second = (sealed_vault, vault) if first_sealed else (vault, sealed_vault)
+    write(first)
+    write(second, seed=1)
+    assert len(list(vault.folder("u").iterdir())) == 1 and same(read(second), edit(1))
+    assert vault.users() == ["u"]
+
+
+def test_a_sealed_file_under_another_users_name_is_refused(sealed_vault):
+    write(sealed_vault, "mallory")
+    sealed_vault.folder("alice").mkdir(parents=True)
+    os.replace(sealed_vault.folder("mallory") / "personal.vault", sealed_vault.folder("alice") / "personal.vault")
+    with pytest.raises(VaultError, match="the vault of user 'alice' has user_id 'mallory'"):
+        read(sealed_vault, "alice")
+
+
+def test_erasing_everything_takes_what_the_vault_made_and_nothing_else(vault, sealed_vault):
+    write(vault, "a"), write(sealed_vault, "b", seed=1)
+    vault.write_collective(edit())
+    others = [vault.root / "notes.txt", vault.root / "photos" / "me.jpg", vault.folder("a") / "diary"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert vault.users() == ["a", "b"]
+    assert vault.erase_all() == 3
+    assert vault.users() == [] and not vault.folder("b").exists()
+    assert sorted(p for p in vault.root.rglob("*") if p.is_file()) == sorted(others)
+    assert vault.erase_all() == 0
+
+
+def test_what_is_kept_beside_a_sealed_edit_is_sealed_too(sealed_vault):
+    write(sealed_vault)
+    sealed_vault.keep("u", "profile", {"text": torch.arange(64, dtype=torch.uint8)}, {"key": "k"})
+    path = sealed_vault.folder("u") / "personal.profile.vault"
+    assert bytes(range(64)) not in path.read_bytes()
+    tensors, header = sealed_vault.kept("u", "profile")
+    assert tensors["text"].tolist() == list(range(64)) and header == {"key": "k"}
+    with pytest.raises(VaultError, match="keeps as 'profile'"):
+        Vault(sealed_vault.root, Secret("key-file", bytes(32))).kept("u", "profile")
+    os.replace(path, path.with_name("personal.stage1.vault"))
+    with pytest.raises(VaultError, match="keeps as 'stage1' is another's"):
+        sealed_vault.kept("u", "stage1")
+    assert sealed_vault.users() == ["u"] and sealed_vault.erase("u") == 2

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -20,9 +21,15 @@ RUN_ID = 7
 
 
 class InProcessGrid(Grid):
-    """`nodes` SuperNodes; `seen` holds every message that crossed, as (direction, node, message)."""
+    """Simulated SuperNodes, or devices by their node configs; `seen` is (direction, node, message) of all that crossed.
 
-    def __init__(self, nodes: int, settings: Settings) -> None:
+    A node in `gone` is one whose process was killed: Flower answers for it, in the SuperLink's name.
+    """
+
+    def __init__(self, nodes: int | list[dict], settings: Settings) -> None:
+        if isinstance(nodes, int):
+            nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
+        self.gone: set[int] = set()
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = (
             1,
             RUN_ID,
@@ -34,11 +41,11 @@ class InProcessGrid(Grid):
             1000 + i: Context(
                 run_id=RUN_ID,
                 node_id=1000 + i,
-                node_config={"partition-id": i, "num-partitions": nodes},
+                node_config=config,
                 state=RecordDict(),
                 run_config=settings.as_config(),  # type: ignore[arg-type]
             )
-            for i in range(nodes)
+            for i, config in enumerate(nodes)
         }
 
     def set_run(self, run: object) -> None: ...
@@ -57,17 +64,23 @@ class InProcessGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         replies = []
-        for message in messages:
+        for number, message in enumerate(messages):
             node = message.metadata.dst_node_id
+            message.metadata.__dict__["_message_id"] = f"{len(self.seen)}-{number}"
             self.before_send(message.metadata.message_type)
             self.seen.append(("down", node, message))
+            if node in self.gone:
+                reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+                reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+                replies.append(reply)
+                continue
             reply = client_app(message, self._contexts[node])
             self.seen.append(("up", node, reply))
             replies.append(reply)
         return reversed(replies)  # whoever answers first must not matter
 
 
-def federate(settings: Settings, nodes: int, before_send=None) -> tuple[dict, InProcessGrid, Path]:
+def federate(settings: Settings, nodes: int | list[dict], before_send=None) -> tuple[dict, InProcessGrid, Path]:
     """A whole run; returns (report, grid, folder of results)."""
     grid = InProcessGrid(nodes, settings)
     if before_send:

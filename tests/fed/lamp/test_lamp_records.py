@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fed.lamp.records import Query, RecordError, open_corpus, read_history_jsonl
+from fed.lamp.records import Query, RecordError, open_corpus
 from fed.lamp.tasks import TASKS, get_task
 from tests.fed.lamp.folders import ITEMS, a_user, write_lamp, write_oppu
 
@@ -284,44 +284,6 @@ def test_an_unknown_user_is_refused(tmp_path, cache):
     for ask in (corpus.user, corpus.sizes):
         with pytest.raises(ValueError, match="must be in its cohorts; got 'nobody'"):
             ask("nobody")
-
-
-def test_a_devices_history_needs_no_ids(tmp_path):
-    path = tmp_path / "history.jsonl"
-    path.write_text('{"text": "one"}\n\n{"id": "x", "text": "two", "date": 3}\n')
-    expected = ({"id": "1", "text": "one"}, {"id": "x", "text": "two"})
-    assert read_history_jsonl(path, get_task("LaMP_7")) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '{"text": "a"}\n{"txt": "b"}\n',
-            r"record 2: a history item needs the field 'text'; got \['id', 'txt'\]",
-        ),
-        ('{"text": "a"}\n{"text": ""}\n', r"record 2: a history item's 'text' must not be empty"),
-        (
-            '{"text": "a"}\n{"id": 1, "text": "b"}\n',
-            r"record 2: every history item must have an id of its own",
-        ),
-        ('{"text": "a"}\nhello\n', r"record 2: column 1: not valid JSON"),
-        ("", r"the file must hold at least one record"),
-    ],
-)
-def test_a_bad_history_is_refused_with_its_line(tmp_path, text, message):
-    path = tmp_path / "history.jsonl"
-    path.write_text(text)
-    with pytest.raises(RecordError, match=message):
-        read_history_jsonl(path, get_task("LaMP_7"))
-
-
-def test_a_history_that_is_missing_or_misnamed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must be an existing .jsonl file"):
-        read_history_jsonl(tmp_path / "no.jsonl", get_task("LaMP_7"))
-    (tmp_path / "a.json").write_text("[]")
-    with pytest.raises(ValueError, match="must end in .jsonl"):
-        read_history_jsonl(tmp_path / "a.json", get_task("LaMP_7"))
 
 
 def test_a_users_lists_are_not_shared_between_loads(tmp_path, cache):

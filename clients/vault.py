@@ -1,0 +1,172 @@
+"""Look into a device's vault, take its tensors out, or erase them.
+
+python -m clients.vault inspect /var/lib/perfit/vault
+python -m clients.vault export  /var/lib/perfit/vault --format pyreft --to alice-pyreft
+python -m clients.vault erase   /var/lib/perfit/vault --user alice
+python -m clients.vault new-key /var/lib/perfit/vault.key
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from pathlib import Path
+
+from fed.sealed import Secret, new_key_file
+from fed.vault import SEALED, Vault, VaultError, save_tensors
+
+FLASH = (
+    "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
+    "what survives of an encrypted vault cannot be read without its key, so erase the key too"
+)
+
+
+def add_secret_options(parser: argparse.ArgumentParser) -> None:
+    """What opens an encrypted vault, as options of a command."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--key-file", type=Path, metavar="FILE", help="32 bytes that seal the vault (mode 0600)")
+    group.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line seals the vault")
+    group.add_argument("--passphrase", action="store_true", help="ask for the passphrase")
+
+
+def secret_of(options: argparse.Namespace) -> Secret | None:
+    """The secret that the options name, None for none. Raises ValueError where it cannot be had."""
+    if options.key_file:
+        return Secret.from_key_file(options.key_file)
+    if options.passphrase_file:
+        return Secret.from_passphrase_file(options.passphrase_file)
+    return Secret.from_passphrase(getpass.getpass("passphrase: ")) if options.passphrase else None
+
+
+def one_user(vault: Vault, wanted: str | None) -> str:
+    """The user asked for, or the only one there is. Raises VaultError."""
+    found = vault.users()
+    if wanted is None and len(found) == 1:
+        return found[0]
+    if wanted is None or wanted not in found:
+        raise VaultError(
+            f"--user must name a user of the vault {str(vault.root)!r}, got {wanted!r}; it holds: "
+            f"{', '.join(found) or 'nobody'}"
+        )
+    return wanted
+
+
+def inspect(vault: Vault, options: argparse.Namespace) -> None:
+    """Print each user's header and what its tensors are; confirmed where the vault opens."""
+    users = vault.users()
+    for user in [one_user(vault, options.user)] if options.user else users:
+        header = vault.header(user)
+        closed = (vault.folder(user) / SEALED).is_file() and not vault.has_secret
+        print(f"user        {user}")
+        print(
+            f"file        {'encrypted (AES-256-GCM)' if (vault.folder(user) / SEALED).is_file() else 'not encrypted'}"
+        )
+        print(f"format      {header.get('format')}")
+        print(f"base        {header.get('base')}")
+        print(f"collective  {header.get('collective')}")
+        if closed:
+            print("tensors     closed: give --key-file or --passphrase; the lines above are not confirmed without it")
+        else:
+            tensors = vault.open(user).tensors
+            shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+            print(f"tensors     {shapes}; {sum(t.numel() for t in tensors.values()):,} numbers, checksum holds")
+        settings = vault.settings(user)
+        kept = ("task", "method", "layers", "stage1-rank", "stage2-rank", "positions", "stage2-positions", "seed")
+        print(f"settings    {' '.join(f'{key}={json.dumps(settings.get(key))}' for key in kept)}")
+    if not users:
+        print(f"the vault {str(vault.root)!r} holds nobody's tensors")
+
+
+def export(vault: Vault, options: argparse.Namespace) -> None:
+    """Write one user's private tensors, and the collective ones that they were trained on, out of the vault."""
+    user = one_user(vault, options.user)
+    entry = vault.open(user)
+    collective = vault.read_collective(entry.header["collective"])
+    if options.to.exists():
+        raise VaultError(f"--to must be a path where nothing is yet, got {str(options.to)!r}")
+    if options.format == "safetensors":
+        named = {f"stage1.{n}": t for n, t in collective.items()} | {f"stage2.{n}": t for n, t in entry.tensors.items()}
+        save_tensors(options.to, named, entry.header)
+    else:
+        from fed import pyreft_files
+
+        settings = dict(json.loads(entry.header["settings"]))
+        if settings.get("method") != "perfit":
+            raise VaultError(f"--format pyreft is for LoReFT edits, and this vault is of {settings.get('method')!r}")
+        layers = _layers(str(settings["layers"]), entry.tensors["R"].shape[0])
+        pyreft_files.write(options.to, layers, [collective, entry.tensors])
+    print(f"{options.to}: the tensors of user {user!r}, not encrypted")
+
+
+def erase(vault: Vault, options: argparse.Namespace) -> None:
+    """Overwrite and remove one user's tensors, or all that the vault holds."""
+    users = vault.users() if options.all else [one_user(vault, options.user)]
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise VaultError("erase asks before it acts; without a terminal, say --yes")
+        if input(f"erase the private tensors of {', '.join(users) or 'nobody'}? [y/N] ").lower() not in ("y", "yes"):
+            print("nothing erased")
+            return
+    files = vault.erase_all() if options.all else vault.erase(users[0])
+    print(f"{files} files {FLASH}")
+
+
+def new_key(path: Path) -> None:
+    """Write a new key file."""
+    try:
+        new_key_file(path)
+    except FileExistsError:
+        raise VaultError(f"a key is never overwritten, and {str(path)!r} exists") from None
+    print(f"{path}: 32 random bytes, mode 0600. Without this file the vault cannot be opened; there is no other way in")
+
+
+def _layers(text: str, count: int) -> list[int]:
+    return list(range(count)) if text == "all" else [int(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.vault", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, action, text in (
+        ("inspect", inspect, "what the vault holds, without the numbers themselves"),
+        ("export", export, "write one user's tensors to an unencrypted file or folder"),
+        ("erase", erase, "overwrite and remove private tensors"),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.add_argument("vault", type=Path, help="the folder that node config `vault` names")
+        command.add_argument("--user", metavar="ID", help="whose; needed where the vault holds several users")
+        command.set_defaults(action=action)
+        if name == "erase":
+            command.add_argument("--all", action="store_true", help="everybody's, and the collective edits")
+            command.add_argument("--yes", action="store_true", help="do not ask")
+        else:
+            add_secret_options(command)
+        if name == "export":
+            command.add_argument("--format", choices=("safetensors", "pyreft"), default="safetensors")
+            command.add_argument("--to", type=Path, required=True, metavar="PATH", help="a file; for pyreft a folder")
+    key = commands.add_parser("new-key", help="make a key file", description="Make a key file of 32 random bytes.")
+    key.add_argument("file", type=Path)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "new-key":
+            new_key(options.file)
+            return 0
+        if not options.vault.is_dir():
+            raise VaultError(f"the vault must be a folder, and there is none at {str(options.vault)!r}")
+        options.action(Vault(options.vault, None if options.command == "erase" else secret_of(options)), options)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""Real federations on this machine: SuperLink and SuperNodes as processes, hurt, listened to, and compared.
+
+Two runs, each shared by several tests: one without TLS, captured, beside the same users in simulation; one with TLS and
+keys, in which devices are killed and strangers knock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from fed.ledger import DIRECTIONS, PHASES
+from fed.sealed import Secret
+from fed.vault import PERSONAL, SEALED, Vault, read_tensors
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "sims"))
+devices, device_farm, device_keys, run = (
+    importlib.import_module(name) for name in ("devices", "device_farm", "device_keys", "run")
+)
+APP = REPOSITORY / "sims" / "lamp7"
+
+
+def short(tiny_base: Path, output: Path, **changes: object) -> str:
+    keys: dict[str, object] = {
+        "base-model": str(tiny_base),
+        "layers": "1,2",
+        "data": "synthetic:2",
+        "cohorts": "all",
+        "rounds": 2,
+        "fraction": 1.0,
+        "max-items": 4,
+        "max-queries": 2,
+        "max-new-tokens": 4,
+        "dtype": "float32",
+        "output-dir": str(output),
+    } | {key.replace("_", "-"): value for key, value in changes.items()}
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("devices")
+
+
+@pytest.fixture(scope="module")
+def plain_run(tiny_base, folder) -> subprocess.CompletedProcess[str]:
+    """`python sims/devices.py` with three devices, no TLS, everything captured."""
+    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "--devices", "3", "--no-tls", "--no-auth"]
+    command += ["--capture", "--folder", str(folder / "plain"), "-c", short(tiny_base, folder / "plain-runs")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def plain_report(plain_run) -> dict:
+    assert plain_run.returncode == 0, plain_run.stdout + plain_run.stderr
+    return json.loads(Path(plain_run.stdout.strip().splitlines()[-1]).read_text())
+
+
+def test_the_last_line_is_the_report_and_no_process_is_left(plain_run, plain_report):
+    pids = [int(pid) for pid in re.findall(r"SuperNode (\d+)", plain_run.stdout)]
+    assert len(pids) == 3 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    (port,) = re.findall(r"SuperLink on port (\d+)", plain_run.stdout)
+    assert not device_farm.reachable(int(port))
+    assert plain_report["supernodes"] == 3 and len(plain_report["users"]) == 3
+    for words in ("stage 1: round 2/2", "stage 2: 3 users done", ": stage 2, node 0, 1 users: step"):
+        assert words in plain_run.stdout
+
+
+def test_devices_and_a_simulation_with_one_user_a_supernode_give_the_same_arms_bit_for_bit(
+    plain_run, plain_report, tiny_base, folder
+):
+    # The simulation has four users; with `all`, the first three by id are those of the devices.
+    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(APP), "-c"]
+    command += [short(tiny_base, folder / "simulated", stage1_users=3, stage2_users=3)]
+    command += ["--federation-config", "num-supernodes=3 client-resources-num-cpus=1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    simulated = json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
+    assert plain_report["users"] == simulated["users"] and plain_report["arms"] == simulated["arms"]
+    assert [row["loss"] for row in plain_report["rounds"]] == [row["loss"] for row in simulated["rounds"]]
+    for phase in PHASES:
+        up = plain_report["bytes"][phase]["up"], simulated["bytes"][phase]["up"]
+        assert up[0] == up[1]
+
+
+def windows(raw: bytes, size: int = 48) -> set[bytes]:
+    """Pieces of a tensor at four places: any of them in a stream betrays it, however the stream is cut."""
+    if len(raw) < size:
+        return {raw} if len(raw) >= 16 else set()
+    return {raw[start : start + size] for start in {0, len(raw) // 3 & ~7, 2 * len(raw) // 3 & ~7, len(raw) - size}}
+
+
+def needles(tensors: dict[str, torch.Tensor]) -> set[bytes]:
+    """Each tensor raw, as npy, as safetensors hold it, and in bf16 and fp16: they differ by dtype alone."""
+    found: set[bytes] = set()
+    for tensor in tensors.values():
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            found |= windows(tensor.to(dtype).contiguous().view(torch.uint8).numpy().tobytes())
+            found |= windows(tensor.mT.to(dtype).contiguous().view(torch.uint8).numpy().tobytes())
+    return {needle for needle in found if len(set(needle)) > 4}  # zeros are everywhere
+
+
+def haystacks(*folders: Path) -> list[bytes]:
+    return [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_no_stage_2_tensor_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report, folder):
+    farm, results = folder / "plain", folder / "plain-runs"
+    traffic = haystacks(*(device / "capture" for device in farm.iterdir() if device.name != "server"))
+    disk = haystacks(farm / "server", results)
+    assert sum(map(len, traffic)) > 200_000 and len(disk) > 5
+    private = [read_tensors(path)[0] for path in farm.glob(f"*/vault/*/{PERSONAL}")]
+    assert len(private) == 3
+    for tensors in private:
+        for needle in needles(tensors):
+            assert not any(needle in one for one in traffic + disk)
+    # The same search finds what did cross: the collective edit, in the traffic and on the server's disk.
+    (path,) = results.glob("*/collective.safetensors")
+    crossed = windows(read_tensors(path)[0]["W"].numpy().tobytes())
+    assert all(any(needle in one for one in traffic) for needle in crossed)
+    assert all(any(needle in one for one in disk) for needle in crossed)
+
+
+def test_no_word_of_a_users_history_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report, folder):
+    farm = folder / "plain"
+    seen = haystacks(
+        farm / "server", folder / "plain-runs", *(d / "capture" for d in farm.iterdir() if d.name != "server")
+    )
+    for path in farm.glob("*/history.json"):
+        (user,) = json.loads(path.read_text())
+        texts = [item["text"] for item in user["profile"]] + [query["gold"] for query in user["query"]]
+        assert len(texts) > 20
+        assert not any(text.encode() in one for text in texts for one in seen)
+
+
+def test_the_proxies_count_is_in_the_report_beside_the_ledgers(plain_run, plain_report):
+    measured = plain_report["bytes"]["measured"]
+    assert set(measured["devices"]) == {user["user_id"] for user in plain_report["users"]} and not measured["tls"]
+    for way in DIRECTIONS:
+        ledger = sum(plain_report["bytes"][phase][way]["wire"] for phase in PHASES)
+        assert sum(device[way]["ledger"] for device in measured["devices"].values()) == ledger
+        assert all(device[way]["measured"] > device[way]["ledger"] for device in measured["devices"].values())
+    counted = sum(device[way]["measured"] for device in measured["devices"].values() for way in DIRECTIONS)
+    assert sum(p["up"] + p["down"] for p in measured["paths"].values()) == counted
+    assert measured["paths"]["/v1/fleet/pull-messages"]["exchanges"] >= 15
+    assert "Bytes on the wire" in plain_run.stdout
+
+
+class Hurt:
+    """The run with TLS and keys: what happened to whom."""
+
+    def __init__(self, farm, settings, overrides):
+        self.farm, self.settings, self.overrides = farm, settings, overrides
+        self.folder: Path | None = None
+        self.problem: BaseException | None = None
+        self.files_when_killed: dict[str, list[str]] = {}
+
+    def federate(self):
+        try:
+            self.folder = devices.federate(self.farm, APP, self.overrides, self.settings)
+        except BaseException as problem:
+            self.problem = problem
+
+    def wait_for(self, device, words: str, count: int = 1, seconds: float = 150) -> None:
+        deadline = time.monotonic() + seconds
+        while device.log.read_text(errors="replace").count(words) < count:
+            assert time.monotonic() < deadline and self.problem is None, (words, device.log.read_text()[-2000:])
+            time.sleep(0.05)
+
+    def kill(self, device) -> None:
+        self.farm.kill(device)
+        vault = Path(device.config["vault"])
+        self.files_when_killed[device.user] = [p.name for p in vault.rglob("*") if p.is_file()]
+
+
+SLOW = pytest.mark.skipif(
+    not os.environ.get("PERFIT_SLOW"), reason="waits minutes for lost heartbeats; PERFIT_SLOW=1 runs it"
+)
+
+
+@pytest.fixture(scope="module")
+def hurt(tiny_base, folder):
+    """Four devices: one killed in stage 1, one in stage 2, one restarted in stage 1, one well."""
+    overrides = [short(tiny_base, folder / "hurt-runs", min_nodes=4, reply_timeout=40, max_new_tokens=0)]
+    settings = run.settings_of(APP, overrides)
+    corpus = devices.open_corpus(settings.data, devices.get_task(settings.task), seed=settings.seed)
+    with device_farm.Farm(folder / "hurt") as farm:
+        farm.start_server()
+        four = [devices.equip(farm, corpus, settings, user, encrypt=True) for user in devices.choose_users(corpus, 4)]
+        for device in four:
+            farm.start(device)
+        it = Hurt(farm, settings, overrides)
+        thread = threading.Thread(target=it.federate)
+        thread.start()
+        for device in (four[0], four[2]):
+            it.wait_for(device, "Receiving: train message")
+        it.kill(four[0])
+        farm.restart(four[2])
+        it.wait_for(four[1], "Receiving: train.personalize message")
+        it.kill(four[1])
+        thread.join(240)
+        assert not thread.is_alive()
+        yield it, four
+
+
+@SLOW
+def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(hurt):
+    it, four = hurt
+    assert it.problem is None and it.folder is not None
+    report = json.loads((it.folder / "report.json").read_text())
+    assert [row["users"] for row in report["rounds"]] == [2, 3]  # the restarted one is back in the second round
+    own = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
+    assert set(own) == {four[2].user, four[3].user} and None not in own.values()
+    log = (it.folder / "run.log").read_text()
+    for lost in four[:2]:
+        assert f"warning: user '{lost.user}'" in log
+
+
+@SLOW
+def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
+    it, four = hurt
+    for device in four:
+        vault = Vault(Path(device.config["vault"]), Secret.from_key_file(Path(device.config["vault-key-file"])))
+        if device in four[:2]:  # killed before they had finished
+            assert not vault.has(device.user)
+            assert not [name for name in it.files_when_killed[device.user] if "personal." in name]
+        else:
+            assert vault.open(device.user).tensors["R"].shape[1] == 4
+            assert [path.name for path in vault.folder(device.user).iterdir()] == [SEALED]
+
+
+@SLOW
+def test_killed_devices_take_part_again_in_the_next_run(hurt):
+    it, four = hurt
+    for device in four[:2]:
+        it.farm.start_until_connected(device)
+    again = [it.overrides[0].replace("rounds=2", "rounds=1")]
+    settings = run.settings_of(APP, again)
+    report = json.loads((devices.federate(it.farm, APP, again, settings) / "report.json").read_text())
+    own = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
+    assert len(own) == 4 and None not in own.values()
+
+
+@pytest.fixture(scope="module")
+def guarded(folder):
+    """A SuperLink with TLS that takes registered keys only, and no run."""
+    with device_farm.Farm(folder / "guarded") as farm:
+        farm.start_server()
+        yield farm
+
+
+def stranger(farm, name: str, **changes):
+    return farm.add(name, {"user-id": name, "vault": str(farm.folder / name / "vault")}, **changes)
+
+
+def ended(device, seconds: float = 60) -> str:
+    """The log of a device that is turned away or gives up."""
+    assert device.process is not None
+    device.process.wait(seconds)
+    assert device.process.returncode != 0
+    said = device.log.read_text(errors="replace")
+    assert device_farm.CONNECTED not in said and "PRIVATE KEY" not in said
+    return said
+
+
+def test_a_key_that_is_not_registered_gets_nothing(guarded):
+    device = stranger(guarded, "mallory", register=False)
+    guarded.start(device)
+    assert ended(device).count("Failed to initialize the connection") == 1
+    assert "PRIVATE KEY" not in (guarded.server / "superlink.log").read_text(errors="replace")
+
+
+def test_a_registered_key_gets_in(guarded):
+    device = stranger(guarded, "alice")
+    guarded.start_until_connected(device)
+    assert device.starts == 1
+
+
+def test_a_server_of_another_ca_is_not_talked_to(guarded, folder):
+    device = stranger(guarded, "careful")
+    device_keys.make_server_keys(folder / "other-keys", ["localhost", device_farm.HOST])
+    device.extra = ["--root-certificates", str(folder / "other-keys" / "ca.crt"), "--max-retries", "1"]
+    guarded.start(device)
+    assert "CERTIFICATE_VERIFY_FAILED" in ended(device)
+
+
+def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
+    now = datetime.now(UTC)
+    with device_farm.Farm(folder / "expired", auth=False) as farm:
+        farm.certificate = {"begins": now - timedelta(days=2), "ends": now - timedelta(days=1)}
+        farm.start_server()
+        device = stranger(farm, "alice")
+        device.extra = ["--max-retries", "1"]
+        farm.start(device)
+        assert "certificate has expired" in ended(device)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--devices", "0"], "at least 1"),
+        (["--devices", "99", "-c", 'data="synthetic:2"'], "at most the data's 4 users, got 99"),
+        (["--devices", "1", "-c", "rounds=0"], "rounds must be at least 1"),
+        (["--devices", "1", "--folder", "{used}"], "--folder must be new or empty"),
+    ],
+)
+def test_a_mistake_costs_seconds_and_gives_one_line(tiny_base, tmp_path, arguments, words):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("mine")
+    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "-c", short(tiny_base, tmp_path / "runs")]
+    command += [argument.format(used=tmp_path / "used") for argument in arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
+    command = [
+        sys.executable,
+        str(REPOSITORY / "sims" / "devices.py"),
+        "--devices",
+        "2",
+        "--folder",
+        str(tmp_path / "f"),
+    ]
+    started = subprocess.Popen(
+        [*command, "-c", short(tiny_base, tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("Using SuperLink") or line.startswith("lamp7:"):
+            break
+    leaders = [int(pid) for pid in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130 and said.strip().splitlines()[-1] == "stopped"
+    assert len(leaders) >= 3  # the SuperLink and both SuperNodes
+    for leader in leaders:
+        alive = [pid for pid in device_farm._offspring(leader) if run._stat(pid)[1] != "Z"]
+        assert alive == []
