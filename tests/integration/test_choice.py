@@ -53,15 +53,15 @@ def test_every_method_chooses_labels_and_users_keep_their_answers(settings, star
     assert all(kind in ("MetricRecord", "ConfigRecord") for kind in _kinds_of_evaluation(grid))
 
 
-def test_a_device_of_its_own_writes_no_answers(settings, stars):
+def test_a_device_of_its_own_writes_no_answers(settings, stars, tmp_path):
     run = settings(task="LaMP_3", data=str(stars), answer="choice", cohorts="all", rounds=1, fraction=1.0)
     grid = InProcessGrid(1, run)
     (context,) = grid._contexts.values()
-    context.node_config = {"user-id": "a"}
+    context.node_config = {"user-id": "a", "vault": str(tmp_path / "own")}
     report = run_server(grid, run, run.run_folder(RUN_ID))
     assert [user["user_id"] for user in report["users"]] == ["a"] and report["arms"]["stage1+2"]["mae"] >= 0
-    assert list((run.run_folder(RUN_ID) / "vault").glob("a-*/*.safetensors"))
-    assert not list(run.run_folder(RUN_ID).rglob("answers"))
+    assert list((tmp_path / "own").glob("a-*/*.safetensors"))
+    assert not list(tmp_path.rglob("answers"))
 
 
 def _kinds_of_evaluation(grid):

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from clients.node import Node
+from clients.node_config import NodeConfig
 from fed import base_model, costs
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
@@ -77,7 +78,7 @@ def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_befor
     run = settings(method="oppu", cohorts=cohorts, max_new_tokens=0, max_items=0, data="synthetic:4")
     _, grid, _ = federate(run, 1)
     corpus = open_corpus(run.data, get_task(run.task), seed=run.seed)
-    node = Node(run, {"partition-id": 0, "num-partitions": 1}, RUN_ID)
+    node = Node(run, NodeConfig(part=0, parts=1), RUN_ID)
     tokenizer = node.base.tokenizer
     seen = 0
     for direction, _, message in grid.seen:
