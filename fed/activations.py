@@ -80,6 +80,11 @@ class ActivationCache:
         self._users: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         self._bytes = 0
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._users.clear()
+        self._bytes = 0
+
     def of(
         self, base: BaseModel, users: Sequence[Sequence[Row]], first: int, token_budget: int, limit: int
     ) -> list[list[Tensor]] | None:

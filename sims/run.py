@@ -93,6 +93,7 @@ def superlink() -> Iterator[tuple[dict[str, str], int | None]]:
     environment.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
     if "FLWR_HOME" in os.environ:
         yield environment, None
         return
