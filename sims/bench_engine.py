@@ -19,10 +19,9 @@ import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from bench_opponents import lora_alone, pyreft_alone
+from in_turn import Engine, Timed, in_turn, ratio
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -52,55 +52,6 @@ PLAN = TrainSettings(epochs=1, batch_size=16, rate=0.001, weight_decay=0.0, toke
 CACHE_BYTES = 512 << 20  # as the apps' activation-cache
 
 
-class PeakMemory:
-    """The largest resident set of this process while the context lasts, above what it was at the start; bytes."""
-
-    def __enter__(self) -> PeakMemory:
-        self._stop = threading.Event()
-        self._start = self._resident()
-        self.peak = 0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.01):
-            self.peak = max(self.peak, self._resident() - self._start)
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    @staticmethod
-    def _resident() -> int:
-        try:
-            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-
-@dataclass
-class Timed:
-    """One engine's runs of one case: seconds a run, tokens it processed in one, peak bytes, and its step losses."""
-
-    seconds: list[float]
-    tokens: int
-    peak: int = 0
-    losses: list[list[float]] | None = None  # of the timed users
-
-    @property
-    def rates(self) -> list[float]:
-        return [self.tokens / s for s in self.seconds]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "tokens_per_second": statistics.median(self.rates),
-            "tokens_per_second_min": min(self.rates),
-            "tokens_per_second_max": max(self.rates),
-            "peak_bytes": self.peak,
-        }
-
-
 def some_rows(base: BaseModel, count: int) -> list[Row]:
     """`count` rows of exactly 28 prompt and 20 completion tokens, EOS included, from the synthetic users' texts."""
     task = get_task("LaMP_7")
@@ -116,30 +67,6 @@ def some_rows(base: BaseModel, count: int) -> list[Row]:
         cut = TOKENS - LABELS
         rows.append(Row(tuple(own[:cut]), (*own[cut:], int(base.tokenizer.eos_token_id))))
     return rows
-
-
-def in_turn(
-    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]], repeats: int, tick: Callable[[str], None]
-) -> dict[str, Timed]:
-    """Run the engines in turn, `repeats` times after one that does not count; each returns (tokens, losses)."""
-    found: dict[str, Timed] = {}
-    for repeat in range(repeats + 1):
-        for name, run in engines.items():
-            tick(name)
-            with PeakMemory() as memory:
-                start = time.perf_counter()
-                tokens, losses = run()
-                seconds = time.perf_counter() - start
-            one = found.setdefault(name, Timed([], tokens))
-            if repeat:
-                one.seconds.append(seconds)
-            one.peak, one.losses = max(one.peak, memory.peak), losses
-    return found
-
-
-def ratio(first: Timed, second: Timed) -> float:
-    """How many times the tokens/s of `second` does `first` reach: the median of the repeats' ratios."""
-    return statistics.median(a / b for a, b in zip(first.rates, second.rates, strict=True))
 
 
 def bench_training(
@@ -178,7 +105,7 @@ def bench_training(
     def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:
         return plan.epochs * rows * TOKENS * len(few), [fit(u) for u in few]
 
-    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]] = {
+    engines: dict[str, Engine] = {
         "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), own[u], plan, draws([u])[0])),
         "peft": lambda: alone(lambda u: lora_alone(base, own[u], plan, draws([u])[0])),
         "alone": lambda: ours([[u] for u in few]),
@@ -270,7 +197,7 @@ def bench_generation(
             texts[name] += generate(base, asked, decoding, EVERYWHERE, personal=bank, token_budget=users * 64)
         return 16 * users, None
 
-    engines: dict[str, Callable[[], tuple[int, list[list[float]] | None]]] = {
+    engines: dict[str, Engine] = {
         "one by one": lambda: run("one by one", [[u] for u in range(users)]),
         "mixed": lambda: run("mixed", [range(users)]),
     }

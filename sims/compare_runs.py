@@ -78,9 +78,11 @@ def main() -> int:
     except (OSError, KeyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    table = Table("arm", "metric", "differs most", "first", "second", "relative difference")
+    table = Table("arm", "metric", "differs most", "first", "second", "relative difference", "over all users")
     for arm, metric, who, a, b, share in rows:
-        table.add_row(arm, metric, who, f"{a:.6f}", f"{b:.6f}", f"{share:.1e}" if share else "0")
+        whole = _relative(first["all users", arm, metric], second["all users", arm, metric])
+        shares = (f"{x:.1e}" if x else "0" for x in (share, whole))
+        table.add_row(arm, metric, who, f"{a:.6f}", f"{b:.6f}", *shares)
     Console().print(table)
     if odd:
         print(f"only in one of the reports, and not compared: {', '.join(odd)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def change(path: tuple, value) -> dict:
         (change(("users", 1, "arms", "base", "loss_per_token"), 4.1), "0.005", 1, "2.4e-02"),
         (change(("arms", "base", "rougeL"), 0.3), "0", 0, "all users"),
         (change(("users", 0, "user_id"), "carol"), "0", 2, "error: the reports must hold the same users"),
+        (change(("arms", "base", "loss_per_token"), 4.002), "0.01", 0, "5.0e-04"),
         (change(("arms", "swapped"), {"loss_per_token": 4.0}), "0", 0, "not compared: swapped"),
         ({"arms": {}}, "0", 2, "error:"),
     ],
@@ -43,3 +45,14 @@ def test_two_reports_are_compared(tmp_path, other, within, code, words):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout + done.stderr
+
+
+def test_the_difference_over_all_users_stands_beside_the_largest(tmp_path):
+    other = change(("users", 1, "arms", "base", "loss_per_token"), 4.1)
+    other["arms"]["base"]["loss_per_token"] = 4.002
+    for name, report in (("a", REPORT), ("b", other)):
+        (tmp_path / name).write_text(json.dumps(report))
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"})
+    (line,) = [line for line in done.stdout.splitlines() if "loss_per_token" in line]
+    assert "2.4e-02" in line and "5.0e-04" in line

@@ -1,0 +1,85 @@
+"""Time engines in turn in one process, so that a machine that slows down for a while slows all of them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Engine = Callable[[], tuple[int, list[list[float]] | None]]  # does its work; returns (tokens, step losses)
+
+
+class PeakMemory:
+    """The largest resident set of this process while the context lasts, above what it was at the start; bytes."""
+
+    def __enter__(self) -> PeakMemory:
+        self._stop = threading.Event()
+        self._start = self._resident()
+        self.peak = 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak = max(self.peak, self._resident() - self._start)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @staticmethod
+    def _resident() -> int:
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return 0
+
+
+@dataclass
+class Timed:
+    """One engine's runs of one case: seconds a run, tokens it processed in one, peak bytes, and its step losses."""
+
+    seconds: list[float]
+    tokens: int
+    peak: int = 0
+    losses: list[list[float]] | None = None  # of the timed users
+
+    @property
+    def rates(self) -> list[float]:
+        return [self.tokens / s for s in self.seconds]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "tokens_per_second": statistics.median(self.rates),
+            "tokens_per_second_min": min(self.rates),
+            "tokens_per_second_max": max(self.rates),
+            "peak_bytes": self.peak,
+        }
+
+
+def in_turn(engines: Mapping[str, Engine], repeats: int, tick: Callable[[str], None]) -> dict[str, Timed]:
+    """Run the engines in turn, `repeats` times after one that does not count; each returns (tokens, losses)."""
+    found: dict[str, Timed] = {}
+    for repeat in range(repeats + 1):
+        for name, run in engines.items():
+            tick(name)
+            with PeakMemory() as memory:
+                start = time.perf_counter()
+                tokens, losses = run()
+                seconds = time.perf_counter() - start
+            one = found.setdefault(name, Timed([], tokens))
+            if repeat:
+                one.seconds.append(seconds)
+            one.peak, one.losses = max(one.peak, memory.peak), losses
+    return found
+
+
+def ratio(first: Timed, second: Timed) -> float:
+    """How many times the tokens/s of `second` does `first` reach: the median of the repeats' ratios."""
+    return statistics.median(a / b for a, b in zip(first.rates, second.rates, strict=True))
