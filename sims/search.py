@@ -162,6 +162,7 @@ def parser() -> Parser:
     p.add_argument("--preset", default="small", choices=grid.PRESETS, help="as of compare_methods.py (default: small)")
     p.add_argument("--out", type=Path, default=Path("runs/search"), metavar="DIR", help="default: %(default)s")
     p.add_argument("-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="of every trial")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time (default: 1)")
     p.add_argument("--dry-run", action="store_true", help="print the trials and about how long they take, run nothing")
     return p
 
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{cell.label}  about {duration(guess)}  {words}", highlight=False)
             console.print(f"{len(cells)} trials, about {duration(sum(estimates(cells).values()))} on two cores")
             return 0
-        reports, lost = run_cells(cells, options.out / options.task / options.method, console)
+        reports, lost = run_cells(cells, options.out / options.task / options.method, console, jobs=options.jobs)
         if not reports:
             raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
         file, best = write(options, cells, reports)
