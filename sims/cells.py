@@ -196,21 +196,12 @@ class Cell:
 
 def same_stage1(cells: Sequence[Cell]) -> dict[Cell, Cell]:
     """Cells that need no run of their own -> the cell whose stage 1 they are, number for number (`STAGE1_OF`)."""
+    chosen = {cell: cell.settings().as_config() for cell in cells}
+    known = {cell: {key: value for key, value in own.items() if key not in _NOT_STAGE1} for cell, own in chosen.items()}
     found = {}
     for cell in cells:
-        own = _stage1_settings(cell)
-        for other in cells:
-            same = (other.task, other.seed, other.settings().method) == (
-                cell.task,
-                cell.seed,
-                STAGE1_OF.get(cell.settings().method),
-            )
-            if same and _stage1_settings(other) == own:
-                found[cell] = other
-                break
+        whose = STAGE1_OF.get(str(chosen[cell]["method"]))
+        same = (c for c in cells if c.task == cell.task and chosen[c]["method"] == whose and known[c] == known[cell])
+        if other := next(same, None):
+            found[cell] = other
     return found
-
-
-def _stage1_settings(cell: Cell) -> dict[str, Any]:
-    chosen = cell.settings().as_config()
-    return {key: value for key, value in chosen.items() if key not in _NOT_STAGE1}

@@ -92,6 +92,8 @@ def plan(options: argparse.Namespace) -> list[Cell]:
     for name, values in (("tasks", tasks), ("methods", labels)):
         if len(set(values)) != len(values):
             raise ValueError(f"{name} must differ, got {','.join(values)}")
+    if options.jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {options.jobs}")
     changes = parsed(options.run_config)
     if options.best and not options.best.is_dir():
         raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")

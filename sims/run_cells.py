@@ -55,10 +55,9 @@ def run_cells(
         after: called with both when a cell has ended. jobs: cells at a time (`seats`).
 
     Raises:
-        ValueError: bad data, jobs below 1, or another command at work in `root`, before anything is run.
+        ValueError: bad data, or another command at work in `root`, before anything is run.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    assert jobs >= 1
     guess = estimates(cells)
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:

@@ -85,8 +85,9 @@ def draw(trial: int, start: Settings, *, seed: int) -> dict[str, Any]:
 
 def trials(options: argparse.Namespace) -> list[Cell]:
     """One cell a trial. Raises ValueError for whatever would make a trial fail at once."""
-    if options.trials < 1 or options.held_out < 1:
-        raise ValueError(f"trials and held-out must be at least 1, got {options.trials} and {options.held_out}")
+    for name in ("trials", "held-out", "jobs"):
+        if (value := getattr(options, name.replace("-", "_"))) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     task, label = get_task(options.task).name, options.method
     scoring = {"held-out": options.held_out, "max-queries": 0, "max-new-tokens": 0}
     (start,) = grid.cells(
