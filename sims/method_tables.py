@@ -47,7 +47,10 @@ def sections(results: dict[str, Any]) -> list[Section]:
     for table, title in TITLES.items():
         rows = [row for row in results["rows"] if row["table"] == table]
         if rows:
-            found += [_matrix(title, rows), *_details(title, rows)]
+            found.append(_matrix(title, rows))
+            # With few queries the answers' scores are coarse; the loss on every token of the golds tells methods apart.
+            found.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
+            found += _details(title, rows)
     found += _differences(results["differences"])
     if results["missing"]:
         lost = [[one["task"], one["method"], str(one["seed"]), one["reason"]] for one in results["missing"]]
@@ -55,13 +58,15 @@ def sections(results: dict[str, Any]) -> list[Section]:
     return found
 
 
-def _matrix(title: str, rows: Sequence[dict[str, Any]]) -> Section:
+def _matrix(title: str, rows: Sequence[dict[str, Any]], *, loss: bool = False) -> Section:
+    """Methods by tasks: the task's own metrics, or the loss."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     labels = list(dict.fromkeys(row["method"] for row in rows))
-    columns = [(task, _METRICS[key]) for task in tasks for key in get_task(task).metrics]
+    keys = {task: ("loss_per_token",) if loss else get_task(task).metrics for task in tasks}
+    columns = [(task, _METRICS[key]) for task in tasks for key in keys[task]]
     by = {(row["method"], row["task"]): row for row in rows}
     spreads = [[by.get((one, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for one in labels]
-    head = ["method", *(f"{task} {metric.label}{_arrow(metric)}" for task, metric in columns)]
+    head = ["method", *(f"{task} {'↓' if loss else metric.label + _arrow(metric)}" for task, metric in columns)]
     cells = [[label, *map(_spread, own)] for label, own in zip(labels, spreads, strict=True)]
     best = {
         (row, place + 1)
