@@ -137,8 +137,7 @@ def test_markdown_marks_the_best_mean_of_each_column_the_right_way_round(script,
     table3 = text.partition("## Table 3.")[2].partition("\n## ")[0]
     assert "| perfit | **0.3333 ± 0.4714** * |" in table3 and "| lora-p | 0.6667 |" in table3
     losses = text.partition("## Table 3, loss per token")[2].partition("\n## ")[0]
-    (row,) = [one for one in results["rows"] if (one["table"], one["method"]) == (3, "lora-p")]
-    assert "| method | LaMP_3 ↓ |" in losses and f"| {row['scores']['loss_per_token']['mean']:.4f}" in losses
+    assert "| method | LaMP_3 ↓ |" in losses and "| perfit | **1.0000 ± 0.0000** * |" in losses
     assert "python x <y>" in text and "<b>broke</b> \\| here" in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert all(line.endswith(" |") for line in lines)
