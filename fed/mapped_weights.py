@@ -99,7 +99,8 @@ def _keeps_float32(config: dict[str, Any]) -> bool:
 def _entries(file: Path) -> Iterator[tuple[str, int]]:
     """(dtype code, number of elements) of each tensor in a safetensors file, from its header alone."""
     with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(min(length, file.stat().st_size)))
     for name, entry in header.items():
         if name != "__metadata__":
             yield str(entry["dtype"]), torch.Size(entry["shape"]).numel()
@@ -127,4 +128,4 @@ def _convert(source: Path, target: Path, dtype: torch.dtype) -> None:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
