@@ -1,0 +1,35 @@
+"""A reply for many users in few objects.
+
+Flower ships every record and every array of a message as an object of its own, by a request of its own: some five for
+a user in stage 1. Bundled, the users' arrays are the rows of a few, `users/<n>` in an array record each, and everything
+else is one config record, `users`. The server (`server_strategy.user_grid`) takes them apart and counts each user as if
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+AT_MOST = 4 << 20  # bytes of users' arrays in one; a single user's may be larger
+
+
+def bundled(reply: RecordDict) -> RecordDict:
+    """The same records in few objects; a reply for one user, as a device's, stays as it is."""
+    if len({key.partition("/")[0] for key in reply}) < 2:
+        return reply
+    groups: list[list[tuple[int, np.ndarray[Any, Any]]]] = []
+    for key, record in reply.array_records.items():
+        row = record["edit"].numpy()
+        if not groups or (len(groups[-1]) + 1) * row.nbytes > AT_MOST:
+            groups.append([])
+        groups[-1].append((int(key.partition("/")[0]), row))
+    others = {key: dict(record) for key, record in reply.items() if key not in reply.array_records}
+    places = [[place for place, _ in group] for group in groups]
+    made = RecordDict({"users": ConfigRecord({"places": json.dumps(places), "records": json.dumps(others)})})
+    for number, group in enumerate(groups):
+        made[f"users/{number}"] = ArrayRecord({"edit": Array(np.stack([row for _, row in group]))})
+    return made
