@@ -31,8 +31,8 @@ OPTIMIZER = "perfit: optimizer"
 # The first group that has a part of the operation's name in it.
 GROUPS: dict[str, tuple[str, ...]] = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::linear", "mkldnn_linear"),
-    "attention and edits, row by row": ("bmm", "attention", "aten::_softmax", "softmax_backward"),
-    "log-softmax of labels": ("log_softmax", "aten::gather", "scatter", "aten::exp"),
+    "log-softmax of labels": ("log_softmax", "aten::gather", "scatter", "aten::exp_"),
+    "attention and edits, row by row": ("bmm", "attention", "softmax"),
     "copies": ("copy", "clone", "cat", "contiguous", "index", "pad", "fill", "zero", "stack", "select"),
     "elementwise": ("mul", "add", "sub", "neg", "silu", "sigmoid", "div", "pow", "sqrt", "mean", "sum", "cos", "sin"),
 }
