@@ -72,7 +72,7 @@ def hello(message: Message, node: Node) -> RecordDict:
 @app.train()
 @on_node
 def stage1(message: Message, node: Node) -> RecordDict:
-    """Each user trains the collective edit on its own rows, all users in one batch."""
+    """Each user trains the collective edit on its own rows, the users of a group in shared batches."""
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
     config = message.content["config"]
     round_number = int(str(config["server-round"]))
@@ -122,7 +122,7 @@ def adopt(message: Message, node: Node) -> RecordDict:
 @app.train("personalize")
 @on_node
 def stage2(message: Message, node: Node) -> RecordDict:
-    """Each user trains its private tensors, all users in one batch, and keeps them in the vault."""
+    """Each user trains its private tensors, a group in shared batches, and keeps them in the vault."""
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
     collective = str(message.content["config"]["collective"])
     shared = node.vault.read_collective(collective)
