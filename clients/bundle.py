@@ -1,7 +1,7 @@
 """A reply for many users in few objects.
 
-Flower ships every record and every array of a message as an object of its own, by a request of its own: some five for
-a user in stage 1. Bundled, the users' arrays are the rows of a few, `users/<n>` in an array record each, and everything
+Flower ships every record and every array of a message as an object of its own, by a request of its own: four for a
+user in stage 1. Bundled, the users' arrays are the rows of a few, `users/<n>` in an array record each, and everything
 else is one config record, `users`. The server (`server_strategy.user_grid`) takes them apart and counts each user as if
 alone.
 """

@@ -43,6 +43,16 @@ SHORT = (
 )
 
 
+def short(source: str, users: int, out: str) -> str:
+    """The run config of a short run with so many users to federate and as many to personalize."""
+    config = json.loads((Path(base_model.resolve(source)[1]) / "config.json").read_text(encoding="utf-8"))
+    blocks = int(config["num_hidden_layers"])
+    return (
+        f'{SHORT} layers="{blocks // 3},{blocks // 2}" data="synthetic:{users}" base-model="{source}" '
+        f'output-dir="{out}"'
+    )
+
+
 def mapped(pid: int | str, under: Path | None) -> dict[str, int]:
     """Rss, Pss and Private_Dirty of a process's mappings of files in a folder; of all its memory where it is None."""
     found = dict.fromkeys(("Rss", "Pss", "Private_Dirty"), 0)
@@ -163,7 +173,7 @@ def bench_actors(source: str, say: Callable[[str], None]) -> dict[str, Any]:
             best.update(found)
 
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
-        config = f'{SHORT} data="synthetic:4" base-model="{source}" output-dir="{out}"'
+        config = short(source, 4, out)
         for line in app_run(config, "num-supernodes=2 client-resources-num-cpus=1", look):
             say(f"actors: {line[:70]}")
     return best
@@ -174,7 +184,7 @@ def bench_runs(source: str, sizes: list[int], say: Callable[[str], None]) -> dic
     peaks = {}
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
         for users in sizes:
-            config = f'{SHORT} data="synthetic:{users}" base-model="{source}" output-dir="{out}"'
+            config = short(source, users, out)
             for line in app_run(config, "num-supernodes=2 client-resources-num-cpus=2", lambda _: None):
                 say(f"{users} users: {line[:70]}")
                 if line.startswith("peak memory"):
@@ -194,7 +204,7 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as Flower sets in its processes
     bands = [0] * 10
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
-        config = f'{SHORT} data="synthetic:{users}" base-model="{source}" output-dir="{out}"'
+        config = short(source, users, out)
         settings = settings_of(HERE / "lamp7", [config])
         where: dict[str, int | float | str | bytes] = {"partition-id": 0, "num-partitions": 1}
         node = Node(settings, NodeConfig.parse(where), 1)

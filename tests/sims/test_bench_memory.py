@@ -35,8 +35,6 @@ def test_two_processes_and_a_message_of_many_users(tmp_path, tiny_base):
     command = [sys.executable, str(SCRIPT), "--parts", "base,stage2", "--users", "70", "--dtype", "float32"]
     command += ["--base-model", str(tiny_base), "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if "layers must lie" in done.stderr:  # the tiny base has four blocks
-        pytest.fail(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
     assert found["base"]["processes"] == 2 and found["base"]["base_bytes"] == 4 * 37_344
