@@ -32,7 +32,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 from rich.console import Console
 from run import _family, settings_of
 
-from fed import base_model
+from fed import base_model, mapped_weights
 from fed.random_base import save_tiny
 
 HERE = Path(__file__).resolve().parent
@@ -92,7 +92,7 @@ def hold(source: str, dtype: str) -> None:
     states = base.model.get_input_embeddings()(batch.input_ids).detach().requires_grad_()
     base.model(inputs_embeds=states, attention_mask=batch.attention_mask).logits.float().logsumexp(-1).sum().backward()
     numbers = sum(p.nbytes for p in base.model.parameters())
-    where = base_model.mapped_weights.folder_in(
+    where = mapped_weights.folder_in(
         Path(base_model.resolve(source)[1]), getattr(torch, base.dtype), base_model.cache_home()
     )
     said = {"base_bytes": numbers, "own": loaded - before, "dtype": base.dtype, "folder": str(where.resolve())}

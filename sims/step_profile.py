@@ -103,7 +103,7 @@ def flops_per_token(
     back = above * (block + attention_twice)
     return {
         "pyreft": blocks * block + back + 2 * head,
-        "peft": blocks * block + (blocks - 1) * (block + attention_twice) + to_qv + attention_twice + 2 * head,
+        "peft": blocks * block + (blocks - 1) * (block + attention_twice) + to_qv + attention_twice / 2 + 2 * head,
         "ours": (layers[0] + 1) * block / epochs + above * block + back + 2 * head * labels / tokens,
     }
 
