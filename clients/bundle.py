@@ -1,9 +1,9 @@
 """A reply for many users in few objects.
 
 Flower ships every record and every array of a message as an object of its own, by a request of its own: four for a
-user in stage 1. Bundled, the users' arrays are the rows of a few, `users/<n>` in an array record each, and everything
-else is one config record, `users`. The server (`server_strategy.user_grid`) takes them apart and counts each user as if
-alone.
+user in stage 1. Bundled, the users' arrays are the rows of a few, and each kind of record is one record of all users,
+under `<place>/<key>`, still of its own type: where numbers go, there is room for numbers alone. The server
+(`server_strategy.user_grid.by_user`) takes them apart and counts each user as if alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,17 @@ def bundled(reply: RecordDict) -> RecordDict:
         if not groups or (len(groups[-1]) + 1) * row.nbytes > AT_MOST:
             groups.append([])
         groups[-1].append((int(key.partition("/")[0]), row))
-    others = {key: dict(record) for key, record in reply.items() if key not in reply.array_records}
-    places = [[place for place, _ in group] for group in groups]
-    made = RecordDict({"users": ConfigRecord({"places": json.dumps(places), "records": json.dumps(others)})})
+    made = RecordDict()
     for number, group in enumerate(groups):
-        made[f"users/{number}"] = ArrayRecord({"edit": Array(np.stack([row for _, row in group]))})
+        made[f"users/arrays/{number}"] = ArrayRecord({"edit": Array(np.stack([row for _, row in group]))})
+    if groups:
+        places = {str(number): json.dumps([place for place, _ in group]) for number, group in enumerate(groups)}
+        made["users/places"] = ConfigRecord(dict(places))
+    for key, record in (*reply.metric_records.items(), *reply.config_records.items()):
+        place, _, name = key.partition("/")
+        if f"users/{name}" not in made:
+            made[f"users/{name}"] = type(record)()
+        of_all: Any = made[f"users/{name}"]
+        for field, value in record.items():
+            of_all[f"{place}/{field}"] = value
     return made

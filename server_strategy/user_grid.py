@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed import wire
@@ -138,7 +138,7 @@ class UserGrid(Grid):
     def _unpack(self, reply: Message, group: Sequence[Message]) -> list[Message]:
         if reply.has_error():
             return [Message(reply.error, reply_to=message) for message in group]
-        records = _by_user(reply.content)
+        records = by_user(reply.content)
         found = []
         for place, message in enumerate(group):
             content = RecordDict(records[place])
@@ -166,26 +166,25 @@ class UserGrid(Grid):
         self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
 
 
-def _by_user(content: RecordDict) -> dict[int, dict[str, Any]]:
+def by_user(content: RecordDict) -> dict[int, dict[str, Any]]:
     """A reply's records by the users' places in the list: under `<place>/<name>`, or bundled (`clients.bundle`).
 
-    A bundle is `users/<n>`, the arrays of several users as the rows of one, and `users`: the `places` of these rows,
-    and all other `records` as JSON.
+    In a bundle the rows of `users/arrays/<n>` are of the users at `users/places`, and `users/<name>` has all users'
+    records of a name, each field as `<place>/<field>`.
     """
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     for key, record in content.items():
         number, _, name = key.partition("/")
         if number != "users":
             found[int(number)][name] = record
-    if "users" in content:
-        bundle = content.config_records["users"]
-        for number, places in enumerate(json.loads(str(bundle["places"]))):
-            rows = content.array_records[f"users/{number}"]["edit"].numpy()
-            for place, row in zip(places, rows, strict=True):
+        elif name.startswith("arrays/"):
+            places = json.loads(str(content.config_records["users/places"][name.removeprefix("arrays/")]))
+            for place, row in zip(places, content.array_records[key]["edit"].numpy(), strict=True):
                 found[place]["arrays"] = ArrayRecord({"edit": Array(row)})
-        for key, values in json.loads(str(bundle["records"])).items():
-            number, _, name = key.partition("/")
-            found[int(number)][name] = MetricRecord(values) if name == "metrics" else ConfigRecord(values)
+        elif name != "places":
+            for field, value in record.items():
+                place_of, _, own = field.partition("/")
+                found[int(place_of)].setdefault(name, type(record)())[own] = value
     return found
 
 

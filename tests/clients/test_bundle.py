@@ -60,9 +60,20 @@ def test_the_server_sees_and_counts_what_it_would_have_without(monkeypatch, at_m
             assert dict(getattr(one.content, kind)) == dict(getattr(other.content, kind))
 
 
+def test_numbers_stay_where_there_is_room_for_numbers_alone():
+    packed = bundled(reply())
+    assert {key: type(record).__name__ for key, record in packed.items()} == {
+        "users/arrays/0": "ArrayRecord",
+        "users/places": "ConfigRecord",
+        "users/metrics": "MetricRecord",
+        "users/error": "ConfigRecord",
+        "users/node": "ConfigRecord",
+    }
+
+
 def test_a_bundle_takes_as_many_objects_whatever_the_number_of_users():
-    few, many = (len(get_all_nested_objects(bundled(reply(users)))) for users in (2, 12))
-    assert few == many < len(get_all_nested_objects(reply(2)))
+    few, many = (len(get_all_nested_objects(bundled(reply(users)))) for users in (5, 12))
+    assert few == many < len(get_all_nested_objects(reply(5)))
 
 
 def test_a_reply_for_one_user_and_one_for_none_stay_as_they_are():
