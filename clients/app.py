@@ -13,10 +13,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import host
+from clients.bundle import bundled
+from clients.groups import groups, said
 from clients.node import Node
 from clients.node_config import NodeConfig
 from clients.progress import Progress
-from fed.evaluation import ARMS, evaluate
+from fed.evaluation import ARMS, evaluate, swap_partners
 from fed.settings import Settings
 
 app = ClientApp()
@@ -37,7 +39,7 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             config = NodeConfig.parse(context.node_config)
             node = Node(Settings.parse(context.run_config), config, context.run_id)
-            content = handler(message, node)
+            content = bundled(handler(message, node))
             if node.is_simulated:
                 host.put_timing(content, began, time.time())
             return Message(content, reply_to=message)
@@ -75,39 +77,41 @@ def hello(message: Message, node: Node) -> RecordDict:
 @app.train()
 @on_node
 def stage1(message: Message, node: Node) -> RecordDict:
-    """Each user trains the collective edit on its own rows, all users in one batch."""
+    """Each user trains the collective edit on its own rows, the users of a group in shared batches."""
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
     config = message.content["config"]
     round_number = int(str(config["server-round"]))
-    rows = [node.stage1_rows(user) for user in users]
-    if method.keeps_own:
-        given = (host.collective_of(message, method, node.settings, place) for place, _ in enumerate(users))
-        rows = [replace(node.with_own(row), given=one) for row, one in zip(rows, given, strict=True)]
-    progress = Progress(f"stage 1, round {round_number}, node {node.part}, {len(users)} users")
-    trained = method.train_collective(
-        node.base,
-        host.collective_of(message, method, node.settings),
-        rows,
-        round_number=round_number,
-        proximal_mu=float(str(config.get("proximal-mu", 0.0))),
-        progress=progress.step,
-    )
+    start = host.collective_of(message, method, node.settings)
     reply = RecordDict()
-    for place, one in enumerate(trained):
-        if one.result.error:
-            host.put_error(reply, place, one.result.error)
-            continue
+    for group in groups(users):
+        rows = [node.stage1_rows(users[place]) for place in group]
         if method.keeps_own:
-            node.keep_own(one)
-        host.put_tensors(reply, place, one.tensors, method, node.settings)
-        host.put_metrics(
-            reply,
-            place,
-            {
-                "num-examples": one.result.rows // node.settings.local_epochs,
-                "train-loss": one.result.mean_loss,
-            },
+            given = (host.collective_of(message, method, node.settings, place) for place in group)
+            rows = [replace(node.with_own(row), given=one) for row, one in zip(rows, given, strict=True)]
+        progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(group, users)}")
+        trained = method.train_collective(
+            node.base,
+            start,
+            rows,
+            round_number=round_number,
+            proximal_mu=float(str(config.get("proximal-mu", 0.0))),
+            progress=progress.step,
         )
+        for place, one in zip(group, trained, strict=True):
+            if one.result.error:
+                host.put_error(reply, place, one.result.error)
+                continue
+            if method.keeps_own:
+                node.keep_own(one)
+            host.put_tensors(reply, place, one.tensors, method, node.settings)
+            host.put_metrics(
+                reply,
+                place,
+                {
+                    "num-examples": one.result.rows // node.settings.local_epochs,
+                    "train-loss": one.result.mean_loss,
+                },
+            )
     return reply
 
 
@@ -123,29 +127,31 @@ def adopt(message: Message, node: Node) -> RecordDict:
 @app.train("personalize")
 @on_node
 def stage2(message: Message, node: Node) -> RecordDict:
-    """Each user trains its private tensors, all users in one batch, and keeps them in the vault."""
+    """Each user trains its private tensors, a group in shared batches, and keeps them in the vault."""
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
     collective = str(message.content["config"]["collective"])
-    progress = Progress(f"stage 2, node {node.part}, {len(users)} users")
-    rows = [node.stage2_rows(user) for user in users]
-    if method.keeps_own:
-        rows = [node.with_own(row) for row in rows]
-    trained = method.train_private(node.base, node.vault.read_collective(collective), rows, progress=progress.step)
+    shared = node.vault.read_collective(collective)
     reply = RecordDict()
-    for place, one in enumerate(trained):
-        if one.result.error:
-            host.put_error(reply, place, one.result.error)
-            continue
-        node.vault.write(
-            one.user_id,
-            one.tensors,
-            base=node.base.fingerprint,
-            collective=collective,
-            settings=node.settings.as_json(),
-        )
-        epochs = one.result.epoch_losses(node.settings.stage2_epochs)
-        losses: dict[str, int | float] = {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
-        host.put_metrics(reply, place, {"num-examples": len(rows[place].rows), "steps": one.result.steps} | losses)
+    for group in groups(users):
+        rows = [node.stage2_rows(users[place]) for place in group]
+        if method.keeps_own:
+            rows = [node.with_own(row) for row in rows]
+        progress = Progress(f"stage 2, node {node.part}, {said(group, users)}")
+        trained = method.train_private(node.base, shared, rows, progress=progress.step)
+        for place, own, one in zip(group, rows, trained, strict=True):
+            if one.result.error:
+                host.put_error(reply, place, one.result.error)
+                continue
+            node.vault.write(
+                one.user_id,
+                one.tensors,
+                base=node.base.fingerprint,
+                collective=collective,
+                settings=node.settings.as_json(),
+            )
+            epochs = one.result.epoch_losses(node.settings.stage2_epochs)
+            losses: dict[str, int | float] = {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
+            host.put_metrics(reply, place, {"num-examples": len(own.rows), "steps": one.result.steps} | losses)
     return reply
 
 
@@ -156,27 +162,33 @@ def test(message: Message, node: Node) -> RecordDict:
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
     collective = str(message.content["config"]["collective"])
     base = node.base
-    private = {
-        user: node.vault.read(user, base=base.fingerprint, collective=collective)
-        for user in users
-        if node.vault.has(user)
-    }
-    tests = [node.test_user(user) for user in users]
-    total = 2 * len(ARMS) * sum(len(user.rows) for user in tests)
     progress = Progress(f"evaluate, node {node.part}, {len(users)} users")
-    found = evaluate(
-        node.task,
-        method.reader(base, node.vault.read_collective(collective), private),
-        tests,
-        sorted(private),
-        has_collective=bool(method.collective_shapes()),
-        max_new_tokens=node.settings.max_new_tokens,
-        choice=node.choice,
-        on_answers=node.keep_answers if node.is_simulated else None,
-        on_rows=lambda count: progress.rows(count, total),
-    )
+    shared = node.vault.read_collective(collective)
+    partners = swap_partners([user for user in users if node.vault.has(user)])
+    queries = 0
     reply = RecordDict()
-    for place, user in enumerate(users):
-        flat = {f"{arm}/{name}": value for arm, sums in found[user].items() for name, value in sums.items()}
-        host.put_metrics(reply, place, dict(flat))
+    for group in groups(users):
+        tests = [node.test_user(users[place]) for place in group]
+        names = {users[place] for place in group} & partners.keys()
+        names |= {partner for user in names if (partner := partners[user]) is not None}
+        private = {user: node.vault.read(user, base=base.fingerprint, collective=collective) for user in names}
+        queries += sum(len(user.rows) for user in tests)
+        # Of the groups to come the users are known, not the queries: as many as so far, each.
+        total = 2 * len(ARMS) * (queries * len(users) // (group[-1] + 1))
+        found = evaluate(
+            node.task,
+            method.reader(base, shared, private),
+            tests,
+            sorted(private),
+            partners=partners,
+            has_collective=bool(method.collective_shapes()),
+            max_new_tokens=node.settings.max_new_tokens,
+            choice=node.choice,
+            on_answers=node.keep_answers if node.is_simulated else None,
+            on_rows=lambda count, total=total: progress.rows(count, total),  # type: ignore[misc]
+        )
+        for place in group:
+            sums = found[users[place]]
+            flat = {f"{arm}/{name}": value for arm, own in sums.items() for name, value in own.items()}
+            host.put_metrics(reply, place, dict(flat))
     return reply

@@ -82,7 +82,7 @@ class Node:
 
     def hosted(self, users: Sequence[str], stage: str) -> Sequence[str]:
         """`users`, checked to be this node's. Raises ValueError for a user it does not host."""
-        mine = self.roster.stage1 if stage == "stage1" else self.roster.stage2
+        mine = frozenset(self.roster.stage1 if stage == "stage1" else self.roster.stage2)
         for user in users:
             if user not in mine:
                 raise ValueError(f"user {user!r} is not hosted here for {stage}")

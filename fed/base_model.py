@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from fed import host_memory
+from fed import host_memory, mapped_weights
 from fed.skeleton import Skeleton
 
 EMBEDDED = "embedded"
@@ -142,8 +142,9 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     with _quiet(transformers):
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
+            weights = mapped_weights.folder_in(Path(folder), DTYPES[dtype], cache_home()) if device == "cpu" else folder
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], attn_implementation=attention, output_loading_info=True
+                weights, dtype=DTYPES[dtype], attn_implementation=attention, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]

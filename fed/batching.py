@@ -95,6 +95,13 @@ class Batch:
         return self.input_ids.shape[0]
 
 
+def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """A tensor of the host's elsewhere; to a GPU from pinned memory, so that the host need not wait for the copy."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def pad(rows: Sequence[Row], pad_id: int, device: str, *, left: bool = False, prompts_only: bool = False) -> Batch:
     """Pad rows on the right (training) or the left (generation, where the prompt's last tokens must align)."""
     bodies = [row.prompt if prompts_only else row.prompt + row.completion for row in rows]
@@ -108,5 +115,5 @@ def pad(rows: Sequence[Row], pad_id: int, device: str, *, left: bool = False, pr
         tokens[i, start : start + len(body)] = True
         prompt[i, start : start + len(row.prompt)] = True
     positions = (tokens.cumsum(-1) - 1).clamp(min=0)
-    moved = (t.to(device) for t in (ids, tokens.long(), positions, prompt, tokens))
+    moved = (to_device(t, device) for t in (ids, tokens.long(), positions, prompt, tokens))
     return Batch(*moved)

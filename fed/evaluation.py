@@ -44,6 +44,7 @@ def evaluate(
     *,
     has_collective: bool = True,
     max_new_tokens: int,
+    partners: Mapping[str, str | None] | None = None,
     choice: Choice | None = None,
     on_answers: Callable[[TestUser, str, Sequence[str]], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
@@ -55,11 +56,13 @@ def evaluate(
         has_collective: whether the method federates anything; without it there is no arm `stage1`, and `stage1+2`
         is stage 2 alone.
         max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
+        partners: with whom each of `private` is swapped, where `users` are not all of a node's; None: `swap_partners`.
         choice: the labels to choose from; None: the answer is decoded.
         on_answers: called with a user, an arm and the answers to its queries; they go nowhere else.
         on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
     """
-    partners = swap_partners([u.user_id for u in users if u.user_id in private])
+    if partners is None:
+        partners = swap_partners([u.user_id for u in users if u.user_id in private])
     questions: list[Question] = []
     spans: list[tuple[TestUser, str, slice]] = []
     for user in users:

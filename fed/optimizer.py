@@ -15,6 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fed.batching import to_device
+
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's defaults, as in the paper's training
 
 
@@ -48,8 +50,9 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, active: Tensor, rates: Sequence[float]) -> None:
-        """One update of the users in `active` ((A,) int64, on the parameters' device) with one rate each."""
+        """One update of the users in `active` ((A,) int64, best on the host: no wait for a GPU) with one rate each."""
         at = active.cpu()
+        active = to_device(at, self._parameters[0].device)
         self._step[at] += 1
         t = self._step[at]
         size = torch.tensor(rates, dtype=torch.float64) / (1 - BETAS[0] ** t)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fed import read_prefix
 from fed.activations import CACHE, resumed, stacked
 from fed.base_model import BaseModel
-from fed.batching import Row, minibatches, pad, under_token_budget
+from fed.batching import Row, minibatches, pad, to_device, under_token_budget
 from fed.completion_loss import Chosen, completion_nll, logits_only_where
 from fed.hooks import EditSession, Stage, edited
 from fed.loreft import EditBank
@@ -169,10 +169,11 @@ def train(
                     for p, p0 in zip(parameters, start, strict=True):
                         p.grad.add_(p - p0, alpha=settings.proximal_mu)  # type: ignore[union-attr]
                 clip_per_user(parameters, settings.clip)
-                index = torch.tensor(active, device=bank.R.device)
+                on_host = torch.tensor(active)
+                index = to_device(on_host, bank.R.device)
                 rates = [settings.rate_at(step, len(plans[u])) for u in active]
                 _decay(bank, index, [rate * settings.weight_decay for rate in rates])
-                optimizer.step(index, rates)
+                optimizer.step(on_host, rates)
                 bank.retract_(index)
                 for u in active:
                     results[u].steps += 1
@@ -193,9 +194,9 @@ def train(
 @torch.no_grad()
 def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
     """Pull W towards R and b towards zero: the identity edit, not the edit that deletes a subspace."""
-    factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W)
-    if not bool((factor != 0).any()):
+    if not any(amounts):
         return
+    factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W)
     R, W, b = bank.R[users], bank.W[users], bank.b[users]
     bank.W[users] = W - factor.view(-1, 1, 1, 1) * (W - R)
     bank.b[users] = b - factor.view(-1, 1, 1) * b
@@ -259,6 +260,9 @@ def _accumulate(
     sums: dict[int, list[float]] = {user: [] for user in chosen}
     parameters = list(bank.parameters().values())
     gradients = [p.new_zeros(len(flat), *p.shape[1:]) for p in parameters]
+    # Of the rows, batch by batch; read when all batches are on their way, for reading waits.
+    order: list[int] = []
+    losses: list[Tensor] = []
     for places in under_token_budget([len(one.row) for _, one in flat], token_budget):
         owners = [flat[i][0] for i in places]
         rows = [flat[i][1].row for i in places]
@@ -273,22 +277,23 @@ def _accumulate(
             starts = [one.tokens for one in prefixes] or [0] * len(places)
             kept = [states for i in places if (states := flat[i][1].states) is not None]
             give(stacked([states[start:] for states, start in zip(kept, starts, strict=True)]))
-        own = bank.picked(torch.tensor(owners, device=base.device))
+        own = bank.picked(to_device(torch.tensor(owners), base.device))
         leaves = [p.requires_grad_() for p in own.parameters().values()]
         session.stages[-1].bank = own
         session.set_rows([None] * len(positions), [None] * len(positions))
         session.gather()
         session.set_masks(masks)
         nll, row = completion_nll(base.model, batch, choose)
-        weight = torch.tensor([1.0 / labels[u] for u in owners], dtype=nll.dtype, device=base.device)
+        weight = to_device(torch.tensor([1.0 / labels[u] for u in owners], dtype=nll.dtype), base.device)
         (nll * weight[row]).sum().backward()
-        where = torch.tensor(places, device=base.device)
+        where = to_device(torch.tensor(places), base.device)
         for gradient, leaf in zip(gradients, leaves, strict=True):
             assert leaf.grad is not None
             gradient[where] = leaf.grad
-        per_row = torch.zeros(len(owners), dtype=nll.dtype, device=base.device).index_add_(0, row, nll.detach())
-        for user, value in zip(owners, per_row.tolist(), strict=True):
-            sums[user].append(value / labels[user])
+        order += owners
+        losses.append(torch.zeros(len(owners), dtype=nll.dtype, device=base.device).index_add_(0, row, nll.detach()))
+    for user, value in zip(order, torch.cat(losses).tolist(), strict=True):
+        sums[user].append(value / labels[user])
     for p, gradient in zip(parameters, gradients, strict=True):
         p.grad = torch.zeros_like(p)
         for user, of_user in zip(users, gradient.split([len(chosen[user]) for user in users]), strict=True):

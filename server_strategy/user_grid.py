@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -19,7 +20,7 @@ from flwr.serverapp import Grid
 from fed import wire
 from fed.ledger import Entry, Ledger
 from fed.methods.method import Tensors
-from server_strategy.message_size import measure
+from server_strategy.message_size import measure, measured_once
 from server_strategy.nodes import request_of
 from server_strategy.work_time import WorkTime
 
@@ -75,6 +76,7 @@ class UserGrid(Grid):
         self._grid = grid
         self._work = work or WorkTime()
         self._names = sorted(hosts)
+        self._numbers = {user: number for number, user in enumerate(self._names, 1)}
         self._hosts = hosts
         self._translation = translation
         self._ledger = ledger
@@ -84,7 +86,7 @@ class UserGrid(Grid):
 
     def number(self, user: str) -> int:
         """The node id that stands for a user."""
-        return self._names.index(user) + 1
+        return self._numbers[user]
 
     def user(self, number: int) -> str:
         return self._names[number - 1]
@@ -128,8 +130,9 @@ class UserGrid(Grid):
             contents = [self._down(message.content, translated) for message in group]
             requests.append(Message(_packed(contents, users), dst_node_id=node, message_type=kind))
             asked.append(group)
-            for user, content in zip(users, contents, strict=True):
-                self._enter(user, "down", _packed([content], [user]))
+            with measured_once():  # what users share is the same object in all their contents
+                for user, content in zip(users, contents, strict=True):
+                    self._enter(user, "down", _packed([content], [user]))
         replies: list[Message] = []
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
             replies += self._unpack(reply, asked[request_of(reply, requests)])
@@ -139,13 +142,10 @@ class UserGrid(Grid):
         if reply.has_error():
             return [Message(reply.error, reply_to=message) for message in group]
         self._work.take(reply.content)
-        records: dict[int, RecordDict] = defaultdict(RecordDict)
-        for key, record in reply.content.items():
-            number, _, name = key.partition("/")
-            records[int(number)][name] = record
+        records = by_user(reply.content)
         found = []
         for place, message in enumerate(group):
-            content = records[place]
+            content = RecordDict(records[place])
             if "error" in content:
                 reason = str(content.config_records["error"]["reason"])
                 found.append(Message(Error(ERROR_CODE, reason), reply_to=message))
@@ -168,6 +168,28 @@ class UserGrid(Grid):
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:
         sizes = measure(content)
         self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
+
+
+def by_user(content: RecordDict) -> dict[int, dict[str, Any]]:
+    """A reply's records by the users' places in the list: under `<place>/<name>`, or bundled (`clients.bundle`).
+
+    In a bundle the rows of `users/arrays/<n>` are of the users at `users/places`, and `users/<name>` has all users'
+    records of a name, each field as `<place>/<field>`.
+    """
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    for key, record in content.items():
+        number, _, name = key.partition("/")
+        if number != "users":
+            found[int(number)][name] = record
+        elif name.startswith("arrays/"):
+            places = json.loads(str(content.config_records["users/places"][name.removeprefix("arrays/")]))
+            for place, row in zip(places, content.array_records[key]["edit"].numpy(), strict=True):
+                found[place]["arrays"] = ArrayRecord({"edit": Array(row)})
+        elif name != "places":
+            for field, value in record.items():
+                place_of, _, own = field.partition("/")
+                found[int(place_of)].setdefault(name, type(record)())[own] = value
+    return found
 
 
 def _packed(contents: Sequence[RecordDict], users: Sequence[str]) -> RecordDict:

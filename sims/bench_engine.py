@@ -2,11 +2,14 @@
 
     python sims/bench_engine.py                 # all parts; about eight minutes on two cores
     python sims/bench_engine.py --parts train --users 32 --rows 2 --repeats 5 --json bench.json
+    python sims/bench_engine.py --parts profile            # what holds our step, and what its products would allow
+    python sims/bench_engine.py --base-model random:llama-2-7b --device cuda --users 8 --rows 16 --layers 10,16,22
 
 One process, one base, the same rows, dtype and threads. The engines take turns and every number is a median over the
 repeats, with the smallest and the largest beside it; ratios are medians of the ratios within a repeat, so a machine
 that slows down for a while slows both sides. All rows have 48 tokens, 20 of them labels, as in shared texts of the
-synthetic users. Users that train one after the other are timed on the first few of the U (`timed users`): their
+synthetic users. A GPU's peak memory is torch's count of what tensors took, and its speed is set against that of a large
+product in the same run. Users that train one after the other are timed on the first few of the U (`timed users`): their
 tokens/s do not depend on how many follow.
 """
 
@@ -19,7 +22,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +31,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from bench_opponents import lora_alone, pyreft_alone
-from in_turn import Engine, Timed, in_turn, ratio
+from in_turn import Engine, Timed, in_turn, now, ratio
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from step_profile import flops_per_token, peak_speed, product_speed, shares
 
-from fed import base_model, training
+from fed import base_model, random_base, training
 from fed.activations import CACHE
-from fed.base_model import BaseModel
+from fed.base_model import DTYPES, BaseModel
 from fed.batching import Row, generator, tokenize
 from fed.generation import Decoding, EditedRow, generate
 from fed.lamp.records import open_corpus
@@ -45,7 +48,7 @@ from fed.loreft import EditBank, EditShape
 from fed.positions import Positions
 from fed.training import TrainSettings
 
-PARTS = ("train", "cache", "generate")
+PARTS = ("train", "cache", "generate", "profile")
 TOKENS, LABELS = 48, 20
 EVERYWHERE = Positions.parse("all")
 PLAN = TrainSettings(epochs=1, batch_size=16, rate=0.001, weight_decay=0.0, token_budget=16 * TOKENS)
@@ -111,7 +114,7 @@ def bench_training(
         "alone": lambda: ours([[u] for u in few]),
         "together": lambda: ours([range(users)]),
     }
-    found = in_turn(engines, repeats, tick)
+    found = in_turn(engines, repeats, tick, base.device)
     fair = _compare_losses(found)
     return {
         "users": users,
@@ -159,7 +162,7 @@ def bench_cache(
         bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
         ends: list[float] = []
         draws = [generator(0, "bench", u) for u in range(users)]
-        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(time.perf_counter()))
+        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(now(base.device)))
         later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
 
     for repeat in range(repeats + 1):
@@ -201,12 +204,52 @@ def bench_generation(
         "one by one": lambda: run("one by one", [[u] for u in range(users)]),
         "mixed": lambda: run("mixed", [range(users)]),
     }
-    found = in_turn(engines, repeats, tick)
+    found = in_turn(engines, repeats, tick, base.device)
     return {
         "rows": users,
         "engines": {name: one.as_json() for name, one in found.items()},
         "mixed_over_one_by_one": ratio(found["mixed"], found["one by one"]),
         "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
+    }
+
+
+def bench_profile(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """One user's stage 2 of `rows` rows, two epochs: the shares of our step, and what its products alone would take."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, rows)
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+    tokens = plan.epochs * rows * TOKENS
+
+    def bank() -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", 0)]).to(device=base.device)
+
+    def ours() -> tuple[int, list[list[float]]]:
+        CACHE.clear()
+        results = training.train(base, bank(), [pool], [generator(0, "bench", 0)], plan, EVERYWHERE)
+        return tokens, [result.step_losses for result in results]
+
+    def pyreft() -> tuple[int, list[list[float]]]:
+        return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
+
+    found = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
+    tick("profile")
+    spent = shares(ours, base.device)
+    tick("bare products")
+    flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
+    bare = product_speed(base, plan.batch_size * TOKENS)
+    rates = {name: statistics.median(one.rates) for name, one in found.items()}
+    return {
+        "rows": rows,
+        "shares": spent,
+        "flops_per_token": flops,
+        "tokens_per_second": rates,
+        "product_flops_per_second": bare,
+        "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
+        "ours_over_pyreft": ratio(found["ours"], found["pyreft"]),
+        "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
+        "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
     }
 
 
@@ -247,9 +290,29 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{case['equal_texts']} equal texts"
         )
 
+    if case := result["profile"]:
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in case["shares"].items())
+        flops, reached = case["flops_per_token"], case["reached_flops_per_second"]
+        counted = ", ".join(f"{name} {count / 1e6:.0f}" for name, count in flops.items())
+        console.print(
+            f"our step, one user of {case['rows']} rows: {parts}\n"
+            f"MFLOP a token in products: {counted}; GFLOP/s: ours {reached['ours'] / 1e9:.1f}, pyreft "
+            f"{reached['pyreft'] / 1e9:.1f}, the bare products {case['product_flops_per_second'] / 1e9:.1f}\n"
+            f"ours {case['ours_over_pyreft']:.2f} × pyreft; the products alone would allow "
+            f"{case['largest_ratio_to_pyreft']:.2f} × (by count at one speed {case['largest_ratio_by_count']:.2f} ×)"
+        )
+    if result["peak_flops_per_second"]:
+        peak = result["peak_flops_per_second"]
+        console.print(f"a large product reaches {peak / 1e12:.1f} TFLOP/s")
+        for case in result["train"]:
+            of_peak = ", ".join(f"{name} {share:.1%}" for name, share in case["share_of_peak"].items())
+            console.print(f"{case['users']} × {case['rows']}: of this in products: {of_peak}")
 
-def machine() -> str:
-    """The processor, the threads and torch's version, in words."""
+
+def machine(device: str = "cpu") -> str:
+    """The GPU or the processor, the threads and torch's version, in words."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -281,26 +344,29 @@ def main() -> int:
     p.add_argument(
         "--layers", type=lambda t: tuple(numbers(t)), default=(10, 16, 22), metavar="L,…", help="edited blocks"
     )
-    p.add_argument("--base-model", default=base_model.EMBEDDED)
+    p.add_argument("--base-model", default=base_model.EMBEDDED, help="or random:llama-2-7b, random:tiny, …")
     p.add_argument("--dtype", default="auto")
     p.add_argument("--device", default="auto")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     options = p.parse_args()
     console = Console()
     try:
-        base = base_model.load(options.base_model, device=options.device, dtype=options.dtype)
+        load = random_base.load if options.base_model.startswith(random_base.PREFIX) else base_model.load
+        base = load(options.base_model, device=options.device, dtype=options.dtype)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     result: dict[str, Any] = {
         "commit": commit(),
-        "machine": machine(),
+        "machine": machine(base.device),
         "base_model": base.describe(),
         "layers": options.layers,
         "repeats": options.repeats,
         "train": [],
         "cache": [],
         "generate": None,
+        "profile": None,
+        "peak_flops_per_second": None,
     }
     console.print(f"{base.name}, {base.dtype} on {base.device}; {result['machine']}; commit {result['commit']}")
     with Progress(console=console, transient=True) as progress:
@@ -322,6 +388,17 @@ def main() -> int:
                 result["cache"].append(bench_cache(base, first, options.repeats, 8, 4, tick(f"cache below {first}")))
         if "generate" in options.parts:
             result["generate"] = bench_generation(base, 32, options.layers, options.repeats, tick("generation"))
+        if "profile" in options.parts:
+            result["profile"] = bench_profile(base, options.layers, options.repeats, 16, tick("profile"))
+        if base.device.startswith("cuda"):
+            peak = result["peak_flops_per_second"] = peak_speed(base.device, DTYPES[base.dtype])
+            flops = flops_per_token(base, options.layers, TOKENS, LABELS, epochs=2)
+            as_counted = {"alone": "ours", "together": "ours"}
+            for case in result["train"]:
+                case["share_of_peak"] = {
+                    name: one["tokens_per_second"] * flops[as_counted.get(name, name)] / peak
+                    for name, one in case["engines"].items()
+                }
     show(result, console)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 Engine = Callable[[], tuple[int, list[list[float]] | None]]  # does its work; returns (tokens, step losses)
 
 
 class PeakMemory:
-    """The largest resident set of this process while the context lasts, above what it was at the start; bytes."""
+    """The most memory of a GPU, or of this process's resident set, above what it was at the start; bytes."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
 
     def __enter__(self) -> PeakMemory:
+        if self._device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._start = torch.cuda.memory_allocated(self._device)
+            return self
         self._stop = threading.Event()
         self._start = self._resident()
         self.peak = 0
@@ -30,6 +39,9 @@ class PeakMemory:
             self.peak = max(self.peak, self._resident() - self._start)
 
     def __exit__(self, *_: object) -> None:
+        if self._device.startswith("cuda"):
+            self.peak = torch.cuda.max_memory_allocated(self._device) - self._start
+            return
         self._stop.set()
         self._thread.join()
 
@@ -63,16 +75,25 @@ class Timed:
         }
 
 
-def in_turn(engines: Mapping[str, Engine], repeats: int, tick: Callable[[str], None]) -> dict[str, Timed]:
+def now(device: str = "cpu") -> float:
+    """The time in seconds, when a GPU has done all that it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_turn(
+    engines: Mapping[str, Engine], repeats: int, tick: Callable[[str], None], device: str = "cpu"
+) -> dict[str, Timed]:
     """Run the engines in turn, `repeats` times after one that does not count; each returns (tokens, losses)."""
     found: dict[str, Timed] = {}
     for repeat in range(repeats + 1):
         for name, run in engines.items():
             tick(name)
-            with PeakMemory() as memory:
-                start = time.perf_counter()
+            with PeakMemory(device) as memory:
+                start = now(device)
                 tokens, losses = run()
-                seconds = time.perf_counter() - start
+                seconds = now(device) - start
             one = found.setdefault(name, Timed([], tokens))
             if repeat:
                 one.seconds.append(seconds)

@@ -6,7 +6,6 @@ nothing of `fed.hooks`, `fed.loreft`, `fed.positions` or a cache of keys and val
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,61 +13,20 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fed.base_model import BaseModel
 from fed.loreft import EditBank, EditShape
+from fed.random_base import HIDDEN, save_tiny
+from fed.random_base import tiny_llama as make_llama
+from fed.random_base import tiny_tokenizer as make_tokenizer
 from fed.stiefel import random_rows
 
 torch.set_num_threads(1)  # two cores are shared, and the models are tiny
 # A busy machine is no failure: wall-clock limits of Hypothesis are off.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
-
-CHARACTERS = "\n" + string.ascii_letters + string.digits + string.punctuation + " "
-EOS = "</s>"
-HIDDEN, LAYERS, VOCABULARY = 32, 4, 3 + len(CHARACTERS)
-
-
-def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
-    """One token a character, so that a text of n characters is n tokens; the pad token is EOS unless said."""
-    vocabulary = {text: number for number, text in enumerate([EOS, "<pad>", "<unk>", *CHARACTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    special = {"eos_token": EOS, "pad_token": EOS, "unk_token": "<unk>"} | special
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
-
-
-def make_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
-    """A random Llama whose answers depend on their context, and which ends a text now and then."""
-    config = LlamaConfig(
-        **{
-            "hidden_size": HIDDEN,
-            "intermediate_size": 48,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": VOCABULARY,
-            "max_position_embeddings": 512,
-            "bos_token_id": None,
-            "eos_token_id": 0,
-            "pad_token_id": 0,
-            "attn_implementation": "eager",
-        }
-        | changes
-    )
-    model = LlamaForCausalLM(config)
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
-            if parameter.dim() == 2:
-                parameter.normal_(std=0.25, generator=noise)
-                if name == "lm_head.weight":
-                    parameter[0] *= 2.5  # the end of a text
-    return model
 
 
 def _exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
@@ -193,6 +151,5 @@ def reference_logits() -> Callable[..., Tensor]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama and its tokenizer in a folder, as a user would have a base model."""
     folder = tmp_path_factory.mktemp("tiny-llama")
-    make_llama().save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    save_tiny(folder)
     return folder

@@ -10,6 +10,7 @@ import torch
 
 from fed import average, base_model, methods, wire
 from fed.vault import PERSONAL, read_tensors
+from server_strategy.user_grid import by_user
 from tests.integration.in_process import federate
 from tests.integration.test_supernodes import all_losses
 
@@ -24,8 +25,12 @@ def edits_that_crossed(grid, way, shapes):
         if direction == "down":
             users = json.loads(message.content.config_records["host"]["users"])
         if direction == way:
-            keys = [f"{place}/arrays" if f"{place}/arrays" in records else "arrays" for place, _ in enumerate(users)]
-            arrays = [records[key]["edit"].numpy() for key in keys]
+            if way == "up":
+                own = by_user(message.content)
+                arrays = [own[place]["arrays"]["edit"].numpy() for place, _ in enumerate(users)]
+            else:
+                keys = [f"{n}/arrays" if f"{n}/arrays" in records else "arrays" for n, _ in enumerate(users)]
+                arrays = [records[key]["edit"].numpy() for key in keys]
             edits = [wire.unpack(array, shapes, "float64") for array in arrays]
             found.append(dict(zip(users, edits, strict=True)))
     return found

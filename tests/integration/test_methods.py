@@ -17,6 +17,7 @@ from fed.lamp.tasks import get_task
 from fed.ledger import PHASES
 from fed.settings import METHODS
 from fed.vault import PERSONAL, read_tensors
+from server_strategy.user_grid import by_user
 from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")
@@ -106,7 +107,7 @@ def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_befor
             assert [tokenizer.decode(row.completion, skip_special_tokens=True) for row in rows] == [
                 f" {text}" for text in mine
             ]
-            metrics = message.content.metric_records[f"{place}/metrics"]
+            metrics = by_user(message.content)[place]["metrics"]
             assert metrics["num-examples"] == len(mine)
             if kind != "train":
                 assert metrics["steps"] == run.stage2_epochs * math.ceil(len(mine) / run.batch_size)

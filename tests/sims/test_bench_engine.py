@@ -30,9 +30,23 @@ def test_all_parts_on_a_tiny_base(tiny_base, tmp_path):
     assert all(engine["tokens_per_second"] > 0 for engine in case["engines"].values())
     assert [c["first_layer"] for c in found["cache"]] == [1, 2]
     assert found["generate"]["equal_texts"] == found["generate"]["rows"] == 32
+    profile = found["profile"]
+    assert sum(profile["shares"].values()) == pytest.approx(1) and profile["shares"]["optimizer"] > 0
+    assert profile["shares"]["matrix products"] > 0 and profile["largest_ratio_by_count"] > 1
+    assert found["peak_flops_per_second"] is None  # a GPU's
     assert found["base_model"]["dtype"] == "float32" and found["commit"] and found["machine"]
 
 
 def test_a_base_that_is_not_there_is_one_line():
     done = bench("--base-model", "/nowhere/model.gguf")
     assert done.returncode == 1 and done.stderr.startswith("error: base-model GGUF file must exist")
+
+
+def test_a_random_base_is_timed_without_any_file(tmp_path):
+    file = tmp_path / "bench.json"
+    few = ["--parts", "generate", "--repeats", "1", "--layers", "1,2", "--dtype", "float32", "--json", str(file)]
+    done = bench("--base-model", "random:tiny", *few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(file.read_text())["base_model"]["name"] == "tiny of random weights"
+    done = bench("--base-model", "random:gpt-5")
+    assert done.returncode == 1 and done.stderr.startswith("error: a random base must be random:tiny or one of")
