@@ -33,6 +33,7 @@ def bundled(reply: RecordDict) -> RecordDict:
     if groups:
         places = {str(number): json.dumps([place for place, _ in group]) for number, group in enumerate(groups)}
         made["users/places"] = ConfigRecord(dict(places))
+    record: Any  # a MetricRecord or a ConfigRecord
     for key, record in (*reply.metric_records.items(), *reply.config_records.items()):
         place, _, name = key.partition("/")
         if f"users/{name}" not in made:
