@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from run import settings_of
+from seats import Seat
 
 from fed.lamp.layouts import find_files
 from fed.lamp.tasks import get_task
@@ -30,6 +31,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 Config = Mapping[str, Any]
 # LoRA's steps and LoReFT's are not of one size: methods that PEFT trains take these, the others their app's own.
 LORA_RATES: dict[str, Any] = {"stage1-lr": 0.001, "stage2-lr": 0.0005, "average": "fedavg"}
+# Methods that are another's stage 1, bit for bit (a test holds it): where both are asked for, one run does for both.
+STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
+STAGE1_ARMS = ("base", "stage1")
+_NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
 _PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
 _HEAD_BYTES = 1 << 20
 _STEP = re.compile(r"(stage|evaluat|profiles|warning)")  # what is happening; tables and paths of one run are not
@@ -50,20 +55,28 @@ def settings(app: str, config: Config) -> Settings:
     return settings_of(CHECKOUT / "sims" / app, [words(config)] if config else [])
 
 
-def run(app: str, config: Config, say: Callable[[str], None]) -> Path:
+def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None = None) -> Path:
     """A whole run by `sims/run.py`; `say` hears of its steps as they come. Returns the path of report.json.
+
+    Args:
+        seat: where to run it; None: on a SuperLink that lives as long as the run.
 
     Raises:
         ValueError: the run failed, with its own error line.
     """
     command = [sys.executable, str(CHECKOUT / "sims" / "run.py"), str(CHECKOUT / "sims" / app), "-c", words(config)]
+    if seat is not None and seat.federation:
+        command += ["--federation-config", seat.federation]
+    environment = None if seat is None else {**seat.environment}
     last = ""
     # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
     # clean-up short and leave a SuperLink behind. The run is told once, below.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
     ) as process:
         assert process.stdout is not None
+        if seat is not None:
+            seat.process = process
         try:
             for line in process.stdout:
                 if line.strip():
@@ -133,17 +146,62 @@ class Cell:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def run(self, root: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    def run(self, root: Path, say: Callable[[str], None], seat: Seat | None = None) -> dict[str, Any]:
         """Run the cell and keep its report. Raises ValueError where the run fails."""
+        folder = self._cleared(root)
+        start = time.monotonic()
+        path = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say, seat)
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["seconds"]["wall"] = round(time.monotonic() - start, 3)
+        return self._keep(folder, report)
+
+    def take(self, root: Path, report: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """Keep as this cell's own the stage 1 of a finished run of `method`, whose stage 1 this cell's method is."""
+        stage1 = {arm: report["arms"][arm] if arm in STAGE1_ARMS else None for arm in report["arms"]}
+        users = [
+            {
+                **user,
+                "arms": {arm: user["arms"][arm] if arm in STAGE1_ARMS else None for arm in user["arms"]},
+                "sums": {arm: sums for arm, sums in user["sums"].items() if arm in STAGE1_ARMS},
+            }
+            for user in report["users"]
+        ]
+        taken = {
+            **report,
+            "method": self.config["method"],
+            "settings": self.settings().as_config(),
+            "arms": stage1,
+            "users": users,
+            "bytes": {"stage1": report["bytes"]["stage1"]},
+            "parameters": {**report["parameters"], "stage2": 0},
+            "stage2_losses": [],
+            "seconds": {"stage1": report["seconds"]["stage1"]},
+            "taken_from": method,
+        }
+        return self._keep(self._cleared(root), taken)
+
+    def _cleared(self, root: Path) -> Path:
         folder = self.folder(root)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        start = time.monotonic()
-        path = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say)
-        report = json.loads(path.read_text(encoding="utf-8"))
-        report["seconds"]["wall"] = round(time.monotonic() - start, 3)
+        return folder
+
+    def _keep(self, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         content = {"key": self.key, "label": self.label, "task": self.task, "seed": self.seed, "report": report}
         building = folder / f".cell.{os.getpid()}"
         building.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         os.replace(building, folder / "cell.json")
         return dict(report)
+
+
+def same_stage1(cells: Sequence[Cell]) -> dict[Cell, Cell]:
+    """Cells that need no run of their own -> the cell whose stage 1 they are, number for number (`STAGE1_OF`)."""
+    chosen = {cell: cell.settings().as_config() for cell in cells}
+    known = {cell: {key: value for key, value in own.items() if key not in _NOT_STAGE1} for cell, own in chosen.items()}
+    found = {}
+    for cell in cells:
+        whose = STAGE1_OF.get(str(chosen[cell]["method"]))
+        same = (c for c in cells if c.task == cell.task and chosen[c]["method"] == whose and known[c] == known[cell])
+        if other := next(same, None):
+            found[cell] = other
+    return found

@@ -22,7 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import grid
 import method_scores
 import method_tables
-from cells import Cell
+from cells import Cell, same_stage1
 from comm_tables import write_csv, write_json, write_text
 from flwr.common.config import parse_config_args
 from rich.console import Console
@@ -34,7 +34,7 @@ from fed.settings import METHODS
 EXAMPLES = """examples:
   python sims/compare_methods.py --data ../shared/data --dry-run
   python sims/compare_methods.py --tasks LaMP_4,LaMP_7 --methods perfit,oppu,lora-p --data ../shared/data --seeds 0,1,2
-  python sims/compare_methods.py --data ../shared/data --seeds 0 LaMP_4=0,1,2 LaMP_7=0,1,2
+  python sims/compare_methods.py --data ../shared/data --seeds 0 LaMP_4=0,1,2 LaMP_7=0,1,2 --jobs 2
   python sims/compare_methods.py --tasks LaMP_7 --methods perfit,oppu
   python sims/compare_methods.py --data /data/lamp --preset paper -c 'base-model="/models/llama-2-7b"'
 """
@@ -78,6 +78,9 @@ def parser() -> Parser:
     p.add_argument(
         "--against", default="perfit", metavar="M", help="whose differences to the others are tested (default: perfit)"
     )
+    p.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="cells at a time, each on its part of the cores (default: 1)"
+    )
     p.add_argument("--dry-run", action="store_true", help="print the cells and about how long they take, run nothing")
     return p
 
@@ -89,6 +92,8 @@ def plan(options: argparse.Namespace) -> list[Cell]:
     for name, values in (("tasks", tasks), ("methods", labels)):
         if len(set(values)) != len(values):
             raise ValueError(f"{name} must differ, got {','.join(values)}")
+    if options.jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {options.jobs}")
     changes = parsed(options.run_config)
     if options.best and not options.best.is_dir():
         raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
@@ -183,7 +188,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) ->
             options.out.mkdir(parents=True, exist_ok=True)
             write(reports, lost, options)
 
-    reports, lost = run_cells(cells, options.out / "cells", console, after)
+    reports, lost = run_cells(cells, options.out / "cells", console, after, jobs=options.jobs)
     if reports:
         options.out.mkdir(parents=True, exist_ok=True)
         for section in method_tables.sections(write(reports, lost, options)):
@@ -202,12 +207,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cells = plan(options)
         if options.dry_run:
-            guess = estimates(cells)
+            guess, taken = estimates(cells), same_stage1(cells)
+            left = {c: t for c, t in guess.items() if c not in taken and not c.finished(options.out / "cells")}
             for cell in cells:
-                state = "finished" if cell.finished(options.out / "cells") else f"about {duration(guess[cell])}"
+                state = f"about {duration(left[cell])}" if cell in left else "finished"
+                if cell in taken:
+                    state = f"the stage 1 of {taken[cell].label}"
                 console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
-            left = sum(guess[cell] for cell in cells if not cell.finished(options.out / "cells"))
-            console.print(f"{len(cells)} cells, about {duration(left)} on two cores; preset {options.preset}")
+            console.print(
+                f"{len(cells)} cells, {len(left)} of them to run, about {duration(sum(left.values()) / options.jobs)} "
+                f"on two cores; preset {options.preset}"
+            )
             return 0
         return int(run(cells, options, console) > 0)
     except (ValueError, OSError) as problem:

@@ -77,7 +77,7 @@ def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
                     "percent_of_base": 100 * own / first["parameters"]["base"],
                     "less_than_oppu_percent": 100 * (1 - own / theirs) if own else None,
                     "payload_bytes": spread([payload(one) for one in seeds]),
-                    "seconds": spread([one["seconds"]["total"] for one in seeds]),
+                    "seconds": spread([one["seconds"].get("total") for one in seeds]),
                 }
             )
     return found

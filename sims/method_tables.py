@@ -88,7 +88,7 @@ def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
                 f"{row['percent_of_base']:.4f} %",
                 NONE if row["less_than_oppu_percent"] is None else f"{row['less_than_oppu_percent']:.2f} %",
                 human_bytes(row["payload_bytes"]["mean"]),
-                f"{row['seconds']['mean']:.0f}",
+                NONE if row["seconds"]["mean"] is None else f"{row['seconds']['mean']:.0f}",
             ]
             for row in own
         ]

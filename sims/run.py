@@ -85,16 +85,20 @@ def _free_port() -> int:
 
 
 @contextmanager
-def superlink() -> Iterator[tuple[dict[str, str], int | None]]:
-    """(environment for `flwr`, pid of our own SuperLink); it stops with the context."""
-    environment = dict(os.environ)
+def superlink(*, own: bool = False) -> Iterator[tuple[dict[str, str], int | None]]:
+    """(environment for `flwr`, pid of our own SuperLink); it stops with the context.
+
+    Args:
+        own: start one even where FLWR_HOME names another, which is otherwise used and left running.
+    """
+    environment = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     environment.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
-    if "FLWR_HOME" in os.environ:
+    if "FLWR_HOME" in environment:
         yield environment, None
         return
     home = Path(tempfile.mkdtemp(prefix="perfit-flwr-"))

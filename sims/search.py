@@ -85,8 +85,9 @@ def draw(trial: int, start: Settings, *, seed: int) -> dict[str, Any]:
 
 def trials(options: argparse.Namespace) -> list[Cell]:
     """One cell a trial. Raises ValueError for whatever would make a trial fail at once."""
-    if options.trials < 1 or options.held_out < 1:
-        raise ValueError(f"trials and held-out must be at least 1, got {options.trials} and {options.held_out}")
+    for name in ("trials", "held-out", "jobs"):
+        if (value := getattr(options, name.replace("-", "_"))) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     task, label = get_task(options.task).name, options.method
     scoring = {"held-out": options.held_out, "max-queries": 0, "max-new-tokens": 0}
     (start,) = grid.cells(
@@ -162,6 +163,7 @@ def parser() -> Parser:
     p.add_argument("--preset", default="small", choices=grid.PRESETS, help="as of compare_methods.py (default: small)")
     p.add_argument("--out", type=Path, default=Path("runs/search"), metavar="DIR", help="default: %(default)s")
     p.add_argument("-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="of every trial")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time (default: 1)")
     p.add_argument("--dry-run", action="store_true", help="print the trials and about how long they take, run nothing")
     return p
 
@@ -180,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{cell.label}  about {duration(guess)}  {words}", highlight=False)
             console.print(f"{len(cells)} trials, about {duration(sum(estimates(cells).values()))} on two cores")
             return 0
-        reports, lost = run_cells(cells, options.out / options.task / options.method, console)
+        reports, lost = run_cells(cells, options.out / options.task / options.method, console, jobs=options.jobs)
         if not reports:
             raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
         file, best = write(options, cells, reports)

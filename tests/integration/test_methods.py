@@ -72,6 +72,15 @@ def test_stage_1_alone_is_perfits_stage_1_and_reft_p_is_its_stage_2_on_the_bare_
     assert len(set(own)) == 3
 
 
+def test_lora_c_is_oppus_stage_1(settings, tmp_path):
+    c, oppu = (
+        federate(settings(method=name, max_new_tokens=3, output_dir=str(tmp_path / name)), 2)[0]
+        for name in ("lora-c", "oppu")
+    )
+    assert all(c["arms"][arm] == oppu["arms"][arm] for arm in ("base", "stage1"))
+    assert c["bytes"]["stage1"] == oppu["bytes"]["stage1"] and c["rounds"][-1]["loss"] == oppu["rounds"][-1]["loss"]
+
+
 @pytest.mark.parametrize("cohorts", ["paper", "all"])
 def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_before_it(settings, cohorts):
     """OPPU's code builds the list of training rows outside of its loop over users, so that user i has those of 0…i."""

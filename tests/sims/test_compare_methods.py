@@ -57,7 +57,7 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
         assert (tmp_path / name).stat().st_size > 200
     cells = script("cells")
     asked = []
-    monkeypatch.setattr(cells, "run", lambda app, config, say: asked.append(config["method"]) or _fails())
+    monkeypatch.setattr(cells, "run", lambda app, config, say, seat: asked.append(config["method"]) or _fails())
     code, said, error = command(*options)
     assert code == 0 and asked == [] and "2 cells, 2 finished before" in said
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == found["rows"]
@@ -73,6 +73,56 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
 
 def _fails():
     raise ValueError("no")
+
+
+def test_two_cells_at_a_time_give_the_same_numbers_and_one_run_does_for_a_method_and_its_stage_1(
+    command, script, small, tmp_path, monkeypatch
+):
+    options = ("--tasks", "LaMP_7", "--methods", "perfit,perfit-stage1,reft-p", "-c", f'{small} dtype="float64"')
+    code, said, error = command(*options, "--jobs", "2", "--out", tmp_path / "two")
+    assert code == 0, said + error
+    assert "3 cells, 0 finished before; 2 to run, 2 at a time" in said
+    monkeypatch.setattr(script("cells"), "STAGE1_OF", {})  # every cell by a run of its own
+    code, said, error = command(*options, "--out", tmp_path / "one")
+    assert code == 0 and "3 to run, 1 at a time" in said, said + error
+
+    def reports(folder):
+        found = json.loads((tmp_path / folder / "results.json").read_text())["cells"]
+        return {cell["method"]: cell for cell in found}
+
+    one, two = reports("one"), reports("two")
+    assert list(one) == list(two) == ["perfit", "perfit-stage1", "reft-p"]
+    for method in one:
+        for arm, scores in one[method]["arms"].items():
+            assert scores == pytest.approx(two[method]["arms"][arm], rel=1e-9), (method, arm)  # threads differ
+        assert one[method]["parameters"] == two[method]["parameters"]
+        assert one[method]["settings"]["method"] == two[method]["settings"]["method"] == method
+        assert one[method]["bytes"]["stage1"] == two[method]["bytes"]["stage1"]
+    assert one["perfit-stage1"]["arms"]["stage1"] and one["perfit-stage1"]["arms"]["stage1+2"] is None
+    assert "total" in one["perfit-stage1"]["seconds"] and "total" not in two["perfit-stage1"]["seconds"]
+
+
+def test_which_methods_need_no_run_of_their_own(script):
+    def taken(labels, **changes):
+        cells = script("grid").cells({"LaMP_7": [0, 1]}, labels, data=None, preset_name="small", changes=changes)
+        return [(c.label, c.seed, o.label, o.seed) for c, o in script("cells").same_stage1(cells).items()]
+
+    assert taken(["perfit", "perfit-stage1", "oppu", "lora-c", "lora-p"]) == [
+        ("perfit-stage1", 0, "perfit", 0),
+        ("lora-c", 0, "oppu", 0),
+        ("perfit-stage1", 1, "perfit", 1),
+        ("lora-c", 1, "oppu", 1),
+    ]
+    assert taken(["perfit:stage2-rank=1", "perfit-stage1"])  # a setting of stage 2 alone
+    assert taken(["perfit:stage1-lr=0.5", "perfit-stage1"]) == []
+    assert taken(["perfit:retrieved=1", "perfit-stage1"]) == []
+    assert taken(["perfit-stage1"]) == []
+
+
+@pytest.mark.parametrize(("jobs", "cores", "words"), [(1, 8, ""), (2, 2, "=1 "), (3, 16, "=5 "), (4, 2, "=1 ")])
+def test_each_of_several_seats_has_its_part_of_the_cores(script, jobs, cores, words):
+    found = script("seats").share(jobs, cores)
+    assert (words in found + " ") if words else found == ""
 
 
 def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(script, small, tmp_path):
@@ -183,6 +233,7 @@ def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
         (["--tasks", "LaMP_7", "-c", "rounds"], "key=value pairs"),
         (["--tasks", "LaMP_7", "-c", "rounds=0"], "rounds must be at least 1, got 0"),
         (["--tasks", "LaMP_7", "--best", "/nowhere"], "--best must be a folder"),
+        (["--tasks", "LaMP_7", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--tasks", "LaMP_3", "--data", "/nowhere"], "must be 'synthetic' or an existing folder"),
     ],
 )
