@@ -115,7 +115,8 @@ def federate(farm: Farm, app: Path, overrides: list[str], settings: Settings, *,
         error = _stream(farm.environment("server"), run_id, folder / "run.log", verbose)
     finally:
         follow.finish()
-    status = _status(farm.environment("server"), run_id)
+    while not (status := _status(farm.environment("server"), run_id)).startswith("finished"):
+        pass  # on a starved machine the log's stream breaks off; Flower's answers then say when the run has ended
     if status != "finished:completed":
         raise ValueError(
             (error or f"the run ended as {status}; its log is {folder / 'run.log'}").removeprefix("error: ")
