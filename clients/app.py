@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,10 +33,14 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
     @wraps(handler)
     def handle(message: Message, context: Context) -> Message:
         device = "partition-id" not in context.node_config
+        began = time.time()
         try:
             config = NodeConfig.parse(context.node_config)
             node = Node(Settings.parse(context.run_config), config, context.run_id)
-            return Message(handler(message, node), reply_to=message)
+            content = handler(message, node)
+            if node.is_simulated:
+                host.put_timing(content, began, time.time())
+            return Message(content, reply_to=message)
         except (ValueError, OSError) as error:
             return host.refuse(message, error, device=device)
         except Exception as error:  # a defect; its text could hold anything, and Flower would send it on

@@ -48,6 +48,11 @@ def put_metrics(content: RecordDict, place: int, values: dict[str, int | float])
     content[f"{place}/metrics"] = MetricRecord(dict(values))
 
 
+def put_timing(content: RecordDict, began: float, ended: float) -> None:
+    """When the node was at work, as `time.time`: for a simulation's account of its own time. No device sends it."""
+    content["timing"] = MetricRecord({"began": began, "ended": ended})
+
+
 def put_error(content: RecordDict, place: int, reason: str) -> None:
     content[f"{place}/error"] = ConfigRecord({"reason": one_line(reason)})
 

@@ -76,6 +76,7 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids: (B, T) int64. prompt, tokens: (B, T) bool, True on the
         prompt's and on all real tokens. labels: (B, T) bool, True on completion tokens.
+        cache: keys and values of P tokens that came before (`fed.read_prefix`); attention_mask is then (B, P + T).
     """
 
     input_ids: Tensor
@@ -83,6 +84,7 @@ class Batch:
     position_ids: Tensor
     prompt: Tensor
     tokens: Tensor
+    cache: Any = None
 
     @property
     def labels(self) -> Tensor:

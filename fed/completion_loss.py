@@ -100,7 +100,8 @@ def completion_nll(model: Callable[..., Any], batch: Batch, choose: Chosen) -> t
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
-        use_cache=False,
+        past_key_values=batch.cache,
+        use_cache=batch.cache is not None,
     )
     targets = batch.input_ids[:, 1:][batch.labels[:, 1:]]
     if choose.fused:

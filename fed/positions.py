@@ -64,3 +64,7 @@ class Positions:
         from_end = prompt.flip(-1).cumsum(-1).flip(-1)
         ends = prompt & ((from_start <= self.first) | (from_end <= self.last))
         return ends | (tokens & ~prompt) if self.generated else ends
+
+    def untouched(self, prompt: int) -> int:
+        """How many tokens at the start of a row with a prompt of so many tokens lie before every edited one."""
+        return 0 if self.everywhere or self.first != 0 else max(0, prompt - self.last)

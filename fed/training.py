@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fed import read_prefix
 from fed.activations import CACHE, resumed, stacked
 from fed.base_model import BaseModel
 from fed.batching import Row, minibatches, pad, under_token_budget
@@ -26,6 +27,7 @@ from fed.hooks import EditSession, Stage, edited
 from fed.loreft import EditBank
 from fed.optimizer import StackedAdamW, axes_of, clip_per_user
 from fed.positions import Positions
+from fed.read_prefix import Prefix
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ def train(
     steps = max(len(plan) for plan in plans)
     first = min(layer for stage in stages for layer in stage.bank.shape.layers)
     states = CACHE.of(base, rows, first, settings.token_budget, settings.activation_cache)
+    prefixes = _prefixes(base, rows, first, states, settings, positions, frozen, where[0])
+    known = [
+        [
+            _Known(row, states[u][i] if states else None, prefixes[u][i] if prefixes else None)
+            for i, row in enumerate(own)
+        ]
+        for u, own in enumerate(rows)
+    ]
     try:
         with (
             resumed(base.model, first) if states else nullcontext() as give,
@@ -144,8 +154,8 @@ def train(
         ):
             for step in range(steps):
                 active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
-                chosen = {u: [(rows[u][i], states[u][i] if states else None) for i in plans[u][step]] for u in active}
-                losses = _accumulate(base, bank, chosen, settings.token_budget, where, session, choose, give)
+                chosen = {u: [known[u][i] for i in plans[u][step]] for u in active}
+                losses = _accumulate(base, bank, chosen, settings.token_budget, where, session, choose, give, first)
                 for u in active:
                     if not math.isfinite(losses[u]):
                         results[u].error = (
@@ -191,15 +201,48 @@ def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
     bank.b[users] = b - factor.view(-1, 1, 1) * b
 
 
+def _prefixes(
+    base: BaseModel,
+    rows: Sequence[Sequence[Row]],
+    first: int,
+    states: Sequence[Sequence[Tensor]] | None,
+    settings: TrainSettings,
+    positions: Positions,
+    frozen: EditBank | None,
+    frozen_positions: Positions,
+) -> list[list[Prefix]] | None:
+    """Every user's rows' prefixes; None where they would not pay, or not fit beside the states."""
+    if states is None or not read_prefix.worth_it(base, rows, positions):
+        return None
+    tokens = sum(sum(read_prefix.lengths(own, positions)) for own in rows)
+    taken = sum(one.nbytes for own in states for one in own)
+    if taken + read_prefix.bytes_of(base, tokens, first) > settings.activation_cache:
+        return None
+    return [
+        read_prefix.read(base, own, positions, kept, first, settings.token_budget, frozen, frozen_positions)
+        for own, kept in zip(rows, states, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A row, and what need not be computed again: its states below the first edit, and its prefix."""
+
+    row: Row
+    states: Tensor | None
+    prefix: Prefix | None
+
+
 def _accumulate(
     base: BaseModel,
     bank: EditBank,
-    chosen: dict[int, list[tuple[Row, Tensor | None]]],
+    chosen: dict[int, list[_Known]],
     token_budget: int,
     positions: Sequence[Positions],
     session: EditSession,
     choose: Chosen,
     give: Callable[[Tensor], None] | None,
+    first: int,
 ) -> dict[int, float]:
     """Give the bank the gradient of every user's minibatch loss; returns user -> mean loss over completion tokens.
 
@@ -207,25 +250,35 @@ def _accumulate(
     minibatch. Whose rows share a batch then decides nothing, not even the order of a sum.
 
     Args:
-        chosen: user -> the rows of its minibatch, each with its states below the first edit where `give` takes them.
+        chosen: user -> the rows of its minibatch, each with its states below the first edit (at block `first`) where
+        `give` takes them.
     """
     users = sorted(chosen)
-    flat = [(user, *row_and_states) for user in users for row_and_states in chosen[user]]
-    labels = {user: sum(len(row.completion) for row, _ in rows) for user, rows in chosen.items()}
+    flat = [(user, one) for user in users for one in chosen[user]]
+    labels = {user: sum(len(one.row.completion) for one in own) for user, own in chosen.items()}
     sums: dict[int, list[float]] = {user: [] for user in chosen}
     parameters = list(bank.parameters().values())
     gradients = [p.new_zeros(len(flat), *p.shape[1:]) for p in parameters]
-    for places in under_token_budget([len(row) for _, row, _ in flat], token_budget):
+    for places in under_token_budget([len(one.row) for _, one in flat], token_budget):
         owners = [flat[i][0] for i in places]
-        batch = pad([flat[i][1] for i in places], base.pad_id, base.device)
+        rows = [flat[i][1].row for i in places]
+        prefixes = [prefix for i in places if (prefix := flat[i][1].prefix) is not None]
+        if prefixes:
+            batch = read_prefix.rest(base, rows, prefixes, first)
+            masks = [read_prefix.rest_mask(base, rows, prefixes, p) for p in positions]
+        else:
+            batch = pad(rows, base.pad_id, base.device)
+            masks = [p.mask(batch.prompt, batch.tokens) for p in positions]
         if give is not None:
-            give(stacked([states for i in places if (states := flat[i][2]) is not None]))
+            starts = [one.tokens for one in prefixes] or [0] * len(places)
+            kept = [states for i in places if (states := flat[i][1].states) is not None]
+            give(stacked([states[start:] for states, start in zip(kept, starts, strict=True)]))
         own = bank.picked(torch.tensor(owners, device=base.device))
         leaves = [p.requires_grad_() for p in own.parameters().values()]
         session.stages[-1].bank = own
         session.set_rows([None] * len(positions), [None] * len(positions))
         session.gather()
-        session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
+        session.set_masks(masks)
         nll, row = completion_nll(base.model, batch, choose)
         weight = torch.tensor([1.0 / labels[u] for u in owners], dtype=nll.dtype, device=base.device)
         (nll * weight[row]).sum().backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from server_strategy import page, personalization, report, tables
 from server_strategy.collective import make_strategy
 from server_strategy.nodes import RunError, find_nodes
 from server_strategy.user_grid import Translation, UserGrid
+from server_strategy.work_time import WorkTime
 
 app = ServerApp()
 
@@ -46,8 +48,10 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the federation cannot go on. ValueError: bad settings or data.
     """
+    began, work = datetime.now(UTC), WorkTime()
     clock = {"total": time.monotonic()}
     federation = find_nodes(grid, settings, _warn)
+    clock["greeting"] = time.monotonic() - clock["total"]
     base = federation.base
     for user in federation.idle:
         _warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
@@ -75,11 +79,11 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     users = list(testers)
     patience = settings.reply_timeout or None
-    handed = UserGrid(grid, testers, translation, ledger, patience)
+    handed = UserGrid(grid, testers, translation, ledger, patience, work)
     handed.round = settings.rounds + 1
     collective = NO_COLLECTIVE
     if method.collective_shapes():
-        stage1 = UserGrid(grid, trainers, translation, ledger)
+        stage1 = UserGrid(grid, trainers, translation, ledger, work=work)
         strategy = make_strategy(settings, method, translation, on_round)
         initial = translation.to_record(method.initial_collective())
         result = strategy.start(stage1, initial, num_rounds=settings.rounds, timeout=patience)  # type: ignore[arg-type]
@@ -112,6 +116,8 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
     clock["evaluate"] = time.monotonic() - start
 
     clock["total"] = time.monotonic() - clock["total"]
+    if work.known:
+        clock["clients"] = work.seconds()
     done = report.build(
         settings,
         method,
@@ -120,6 +126,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         rounds=rounds,
         stage2_losses=stage2_losses,
         ledger=ledger,
+        began=began,
         seconds=clock,
     )
     ledger.write_csv(folder / "bytes.csv")

@@ -312,6 +312,8 @@ def _training(report: Report) -> str:
     rest = max(0.0, (seconds.get("total") or 0) - sum(seconds.get(phase) or 0 for phase in PHASES))
     times = [(name, _duration(seconds.get(phase))) for phase, name in PHASES.items()]
     times += [("the rest (start, loading)", _duration(rest)), ("total", _duration(seconds.get("total")))]
+    if "clients" in seconds:
+        times.append(("clients at work, in the three", _duration(seconds["clients"])))
     html = f"<h2>Training and time</h2>{_grid(figures)}\n{_card(_facts(times, 'short'))}"
     if rounds:
         rows = []

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,15 @@ def build(
     rounds: list[dict[str, Any]],
     stage2_losses: list[dict[str, float]],
     ledger: Ledger,
+    began: datetime,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The report as a dict.
 
     Args:
-        found: user -> arm -> additive statistics, as the evaluation returns them.
+        found: user -> arm -> additive statistics, as the evaluation returns them. began: when the server's part began.
+        seconds: total, greeting (waiting for the nodes, who load the base model then), stage1, stage2, evaluate, and in
+        a simulation clients, those of the three in which a client was at work.
     """
     task = get_task(settings.task)
     arms = {arm: arm_scores(task, [sums[arm] for sums in found.values() if arm in sums]) for arm in ARMS}
@@ -74,6 +78,7 @@ def build(
         "engine": method.engine,
         "seed": settings.seed,
         "git": git_commit(),
+        "began": began.isoformat(timespec="milliseconds"),
         "base_model": base,
         "data": {
             "source": settings.data,

@@ -21,6 +21,7 @@ from fed.ledger import Entry, Ledger
 from fed.methods.method import Tensors
 from server_strategy.message_size import measure
 from server_strategy.nodes import request_of
+from server_strategy.work_time import WorkTime
 
 ERROR_CODE = 100
 
@@ -59,7 +60,7 @@ class UserGrid(Grid):
 
     Args:
         hosts: user id -> id of the SuperNode that hosts it, in sorted order of user ids.
-        timeout: seconds that `send` waits for replies; None: as long as it takes.
+        timeout: seconds that `send` waits for replies; None: as long as it takes. work: where nodes' working time goes.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class UserGrid(Grid):
         translation: Translation,
         ledger: Ledger,
         timeout: float | None = None,
+        work: WorkTime | None = None,
     ) -> None:
         self._grid = grid
+        self._work = work or WorkTime()
         self._names = sorted(hosts)
         self._hosts = hosts
         self._translation = translation
@@ -135,6 +138,7 @@ class UserGrid(Grid):
     def _unpack(self, reply: Message, group: Sequence[Message]) -> list[Message]:
         if reply.has_error():
             return [Message(reply.error, reply_to=message) for message in group]
+        self._work.take(reply.content)
         records: dict[int, RecordDict] = defaultdict(RecordDict)
         for key, record in reply.content.items():
             number, _, name = key.partition("/")

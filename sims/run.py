@@ -22,17 +22,16 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import wall_clock
 from flwr.common.config import parse_config_args
 
-from fed import base_model
-from fed.cohorts import roster
-from fed.lamp.records import open_corpus
-from fed.lamp.tasks import get_task
-from fed.settings import Settings
+if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: see `check` below
+    from fed.settings import Settings
 
 _ACTOR = re.compile(r"^(?:\x1b\[\d+m)?\(ClientAppActor pid=\d+\)(?:\x1b\[0m)? ?")
 _PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
@@ -57,6 +56,8 @@ def settings_of(app: Path, overrides: list[str]) -> Settings:
     file = app / "pyproject.toml"
     if not file.is_file():
         raise ValueError(f"the app must be a folder with a pyproject.toml, and there is no {str(file)!r}")
+    from fed.settings import Settings
+
     config = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     changes = {}
     for override in overrides:
@@ -73,6 +74,11 @@ def settings_of(app: Path, overrides: list[str]) -> Settings:
 
 def preflight(settings: Settings) -> None:
     """Open the data and find the base model, so that a mistake costs seconds. Raises ValueError."""
+    from fed import base_model
+    from fed.cohorts import roster
+    from fed.lamp.records import open_corpus
+    from fed.lamp.tasks import get_task
+
     base_model.check(settings.base_source)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
     roster(corpus, settings)
@@ -85,11 +91,14 @@ def _free_port() -> int:
 
 
 @contextmanager
-def superlink(*, own: bool = False) -> Iterator[tuple[dict[str, str], int | None]]:
+def superlink(
+    *, own: bool = False, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[tuple[dict[str, str], int | None]]:
     """(environment for `flwr`, pid of our own SuperLink); it stops with the context.
 
     Args:
         own: start one even where FLWR_HOME names another, which is otherwise used and left running.
+        meanwhile: what to do while it starts, some three seconds; what it raises ends the SuperLink.
     """
     environment = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
@@ -99,6 +108,7 @@ def superlink(*, own: bool = False) -> Iterator[tuple[dict[str, str], int | None
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
     if "FLWR_HOME" in environment:
+        meanwhile()
         yield environment, None
         return
     home = Path(tempfile.mkdtemp(prefix="perfit-flwr-"))
@@ -120,6 +130,7 @@ def superlink(*, own: bool = False) -> Iterator[tuple[dict[str, str], int | None
             start_new_session=True,
         )
     try:
+        meanwhile()
         _wait_for_port(int(http), process, home / "superlink.log")
         yield environment, process.pid
     finally:
@@ -276,12 +287,18 @@ def main() -> int:
     parser.add_argument("--federation-config", metavar="'KEY=VALUE …'", help="such as 'num-supernodes=20'")
     parser.add_argument("--verbose", action="store_true", help="show all of Flower's and Ray's own lines")
     options = parser.parse_args()
+    began = wall_clock.command_began()
     signal.signal(signal.SIGTERM, _leave)
     try:
         overrides = [spelled_out(override) for override in options.run_config]
-        settings = settings_of(options.app, overrides)
-        preflight(settings)
-        with superlink() as (environment, pid):
+        settings: Settings
+
+        def check() -> None:
+            nonlocal settings
+            settings = settings_of(options.app, overrides)
+            preflight(settings)
+
+        with superlink(meanwhile=check) as (environment, pid):
             memory = PeakMemory(pid) if pid else None
             if memory:
                 memory.start()
@@ -306,6 +323,13 @@ def main() -> int:
     if not report.is_file():
         print(f"error: the run completed, but there is no {report}", file=sys.stderr)
         return 1
+    found = json.loads(report.read_text(encoding="utf-8"))
+    if "clients" in found["seconds"]:
+        from server_strategy.report import as_json, write_text
+
+        found["seconds"]["command"] = parts = wall_clock.account(found, began, time.time())
+        write_text(report, as_json(found))
+        print(wall_clock.line(parts))
     print(report)
     return 0
 

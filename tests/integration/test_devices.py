@@ -65,6 +65,19 @@ def test_devices_and_simulated_nodes_of_one_user_each_give_the_same_arms_bit_for
     assert len(there["users"]) == 4 and not (there_folder / "vault").exists()
 
 
+def test_a_simulation_accounts_for_its_clients_time_and_no_device_says_when_it_was_at_work(short, devices, tmp_path):
+    there, devices_seen, _ = federate(short(), devices(short()))
+    here, simulated_seen, _ = federate(short(min_nodes=0, output_dir=str(tmp_path / "simulated")), 4)
+    phases = sum(here["seconds"][phase] for phase in ("stage1", "stage2", "evaluate"))
+    assert 0.5 * phases < here["seconds"]["clients"] < phases  # in one process there is little else
+    assert "clients" not in there["seconds"] and there["seconds"]["greeting"] > 0
+
+    def timed(grid):
+        return [m for way, _, m in grid.seen if way == "up" and not m.has_error() and "timing" in m.content]
+
+    assert timed(simulated_seen) and not timed(devices_seen)
+
+
 def test_each_devices_private_tensors_lie_in_its_own_vault_alone(short, devices, tmp_path):
     configs = devices(short())
     federate(short(), configs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,27 @@ def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_bas
         "stage 2, node 2, 2 users: step",
         "stage 1 + 2",
         "peak memory of all processes",
+        " s in all: start-up ",
     ):
         assert words in done.stdout
+    parts = report["seconds"]["command"]
+    assert min(parts.values()) > 0 and parts["clients"] == report["seconds"]["clients"]
+    assert parts["wall"] == pytest.approx(sum(value for name, value in parts.items() if name != "wall"))
+    assert parts["clients"] < sum(report["seconds"][phase] for phase in ("stage1", "stage2", "evaluate"))
+
+
+def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond_an_allowance(monkeypatch):
+    clock = run.wall_clock
+    report = {
+        "began": "2026-11-24T10:00:00.000+00:00",
+        "seconds": {"total": 80.0, "greeting": 10.0, "clients": 60.0},
+    }
+    server = 1795514400.0
+    parts = clock.account(report, server - 15.0, server + 84.0)
+    assert parts == {"wall": 99.0, "startup": 25.0, "clients": 60.0, "between": 10.0, "shutdown": 4.0}
+    # 25 s of start-up, 20 of them allowed: 5 + 10 + 4 of 79 s
+    assert clock.line(parts).endswith("24.1% outside of clients beyond the first 20 s of start-up")
+    assert 0 < time.time() - clock.command_began() < 3600
 
 
 def test_a_run_whose_server_raises_exits_non_zero_with_one_line(tiny_base, tmp_path):

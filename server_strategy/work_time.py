@@ -1,0 +1,39 @@
+"""When clients were at work, in a simulation; what is left of a run is Flower's, Ray's and the server's own.
+
+A simulated node says with each reply when it began and ended (`timing`); a device sends no such record. Nodes share the
+simulation's clock, and those at work at the same time count once.
+"""
+
+from __future__ import annotations
+
+from flwr.app import RecordDict
+
+RECORD = "timing"
+
+
+class WorkTime:
+    """The spans of time in which clients were at work."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float]] = []
+
+    def take(self, content: RecordDict) -> None:
+        """Enter a reply's record and remove it from the content; a reply without one changes nothing."""
+        if RECORD in content:
+            record = content.metric_records[RECORD]
+            began, ended = (float(record[key]) for key in ("began", "ended"))  # type: ignore[arg-type]
+            self._spans.append((began, ended))
+            del content[RECORD]
+
+    @property
+    def known(self) -> bool:
+        """Whether any client said when it was at work."""
+        return bool(self._spans)
+
+    def seconds(self, since: float = 0.0) -> float:
+        """Seconds after `since` (as `time.time`) in which at least one client was at work."""
+        total, until = 0.0, since
+        for began, ended in sorted(self._spans):
+            total += max(0.0, ended - max(began, until))
+            until = max(until, ended)
+        return total

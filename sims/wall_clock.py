@@ -1,0 +1,53 @@
+"""Where the time of a whole `sims/run.py` goes, from the command's start to its end.
+
+start-up    checks of settings and data, SuperLink, `flwr run`, Flower's and Ray's start, and the greeting, in which an
+            actor imports torch and loads the base model
+clients     a client was at work: training, answering, reading its data, writing its vault
+between     what is left of the server's part: averaging, packing, messages, polling, the report
+shutdown    from the report to the command's end: Ray, Flower and the SuperLink stop
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def command_began() -> float:
+    """When this process started, as `time.time`: its imports are part of what a user waits for."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError):
+        return time.time()
+    return time.time() - age
+
+
+def account(report: Mapping[str, Any], began: float, ended: float) -> dict[str, float]:
+    """Seconds by part, `wall` being their sum. began, ended: of the command, as `time.time`."""
+    seconds = report["seconds"]
+    server = datetime.fromisoformat(report["began"]).timestamp()
+    ready = server + seconds["greeting"]
+    reported = server + seconds["total"]
+    return {
+        "wall": ended - began,
+        "startup": ready - began,
+        "clients": seconds["clients"],
+        "between": reported - ready - seconds["clients"],
+        "shutdown": ended - reported,
+    }
+
+
+def line(parts: Mapping[str, float], allowance: float = 20.0) -> str:
+    """The account in words; the share is that of all but the clients' part, beyond `allowance` seconds of start-up."""
+    outside = parts["wall"] - parts["clients"] - min(parts["startup"], allowance)
+    share = outside / max(parts["wall"] - min(parts["startup"], allowance), 1e-9)
+    return (
+        f"{parts['wall']:.1f} s in all: start-up {parts['startup']:.1f}, clients {parts['clients']:.1f}, between "
+        f"{parts['between']:.1f}, shutdown {parts['shutdown']:.1f}; {share:.1%} outside of clients beyond the first "
+        f"{allowance:.0f} s of start-up"
+    )
