@@ -8,11 +8,13 @@ new process, so a history that has grown is read again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 
 from clients.node_config import NodeConfig, NodeConfigError
 from clients.progress import Progress
+from clients.quick_start import without_collector
 from fed import base_facts, base_model, methods
 from fed.base_facts import Facts
 from fed.base_model import BaseModel
@@ -64,9 +66,11 @@ class Node:
         )
         self.vault = Vault(config.vault or settings.run_folder(run_id) / "vault", config.secret)
 
-    @property
+    @cached_property
     def base(self) -> BaseModel:
-        return base_model.load(self.settings.base_source, device=self.settings.device, dtype=self.settings.dtype)
+        s = self.settings
+        with nullcontext() if self.is_simulated else without_collector():
+            return base_model.load(s.base_source, device=s.device, dtype=s.dtype)
 
     @property
     def facts(self) -> Facts:

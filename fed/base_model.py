@@ -18,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -234,14 +235,14 @@ def cache_home() -> Path:
 
 def _dequantized(gguf: Path) -> Path:
     """The cache folder with `gguf` as bf16 safetensors; made on first use, by rename, so that racers are safe."""
-    import transformers
-
-    # transformers 4 silently misreads rope_parameters written by 5, so the major version is part of the key.
-    major = transformers.__version__.split(".")[0]
+    # transformers 4 silently misreads rope_parameters written by 5, so the major version is part of the key. It is
+    # not imported for that: greeting the server needs no more of it.
+    major = version("transformers").split(".")[0]
     key = hashlib.sha256(f"{gguf.name}:v{major}:".encode() + _sample(gguf)).hexdigest()[:12]
     folder = cache_home() / "base" / f"{gguf.stem}-{key}"
     if (folder / "config.json").is_file():
         return folder
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)

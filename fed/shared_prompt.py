@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from fed.base_model import BaseModel
 from fed.batching import Row, pad, under_token_budget
@@ -64,6 +63,8 @@ def _batch(
     device = base.device
     batch = pad([Row(prompt, ()) for prompt in prompts], base.pad_id, device, left=True, prompts_only=True)
     enter(numbers, batch.prompt, batch.tokens)
+    from transformers import DynamicCache  # here: a second that a process which chooses nothing need not spend
+
     cache = DynamicCache(config=base.model.config)
     output = base.model(
         input_ids=batch.input_ids,

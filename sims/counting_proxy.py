@@ -32,11 +32,14 @@ class CountingProxy:
 
     Args:
         capture: a folder for everything that passed, two files a connection (`<n>-up`, `<n>-down`); None keeps nothing.
+        listener: a listening socket, which the proxy closes; None makes one on loopback.
     """
 
-    def __init__(self, target: tuple[str, int], capture: Path | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, target: tuple[str, int], capture: Path | None = None, listener: socket.socket | None = None
+    ) -> None:
         self._target, self._capture = target, capture
-        self._listener = socket.create_server((host, 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.exchanges: list[Exchange] = []
         self._lock = threading.Lock()

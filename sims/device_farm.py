@@ -3,8 +3,9 @@
     farm/server/    SuperLink: flwr-home, state.db, keys, superlink.log
     farm/<user>/    SuperNode: flwr-home, history.json, vault, vault.key, node.key, supernode.log, capture
 
-The server's folder and a device's share nothing but ca.crt and the device's public key. Every process is started by
-this module and ended by its pid, its children too, however the `with` is left.
+The server's folder and a device's share nothing but ca.crt and the device's public key. On request each SuperNode is in
+a network namespace of its own (network_namespaces.py). Every process is started by this module and ended by its pid,
+its children too, and the namespaces are removed, however the `with` is left.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import IO, Any
 
 from counting_proxy import CountingProxy
 from device_keys import make_device_key, make_server_keys
+from network_namespaces import SERVER, Link, Namespaces
 from run import _end, _family, _flwr, _free_port, _wait_for_port
 
 HOST = "127.0.0.1"
@@ -41,6 +43,7 @@ class Device:
     folder: Path
     config: dict[str, str]
     proxy: CountingProxy
+    link: Link | None = None
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     extra: list[str] = field(default_factory=list)
@@ -61,10 +64,21 @@ class Farm:
         folder: what it may write to; made if need be.
         tls: certificates for the SuperLink, or plain HTTP. auth: only SuperNodes whose key is registered.
         threads: of torch in each device. capture: keep all bytes that pass between devices and server.
+        namespaces: each device in a network namespace, else all on loopback.
     """
 
-    def __init__(self, folder: Path, *, tls: bool = True, auth: bool = True, threads: int = 1, capture: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tls: bool = True,
+        auth: bool = True,
+        threads: int = 1,
+        capture: bool = False,
+        namespaces: bool = False,
+    ) -> None:
         self.folder, self.tls, self.auth = folder.resolve(), tls, auth
+        self.namespaces = Namespaces() if namespaces else None
         self._threads, self._capture = threads, capture
         self.server = self.folder / "server"
         self.devices: dict[str, Device] = {}
@@ -75,6 +89,12 @@ class Farm:
         self._homes = Path(tempfile.mkdtemp(prefix="perfit-farm-"))
 
     def __enter__(self) -> Farm:
+        try:
+            if self.namespaces:
+                self.namespaces.__enter__()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,6 +109,7 @@ class Farm:
         found = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
         home = self._homes / name
         home.mkdir(parents=True, exist_ok=True)
+        direct = ",".join(filter(None, (HOST, SERVER, found.get("no_proxy") or found.get("NO_PROXY"))))
         return found | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', '')}",
             "FLWR_HOME": str(home),
@@ -96,6 +117,8 @@ class Farm:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": str(self._threads),
+            "no_proxy": direct,  # a proxy for the web is no way to the server
+            "NO_PROXY": direct,
         }
 
     def start_server(self) -> None:
@@ -104,7 +127,8 @@ class Farm:
         command = ["flower-superlink", "--host", HOST, "--port", str(self.port), "--isolation", "subprocess"]
         command += ["--database", str(self.server / "state.db"), "--disable-runtime-dependency-installation"]
         if self.tls:
-            make_server_keys(self.keys, ["localhost", HOST], **self.certificate)
+            hosts = ["localhost", HOST, *([SERVER] if self.namespaces else [])]
+            make_server_keys(self.keys, hosts, **self.certificate)
             for option, name in (("ca-certfile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")):
                 command += [f"--ssl-{option}", str(self.keys / name)]
         else:
@@ -123,14 +147,15 @@ class Farm:
         return _flwr(self.environment("server"), *arguments)
 
     def add(self, user: str, config: Mapping[str, str], *, register: bool = True) -> Device:
-        """A device that is not running yet: its folder, key pair and proxy; its public key is registered."""
+        """A device that is not running yet: its folder, key pair, link and proxy; its public key is registered."""
         folder = self.folder / user
         folder.mkdir(parents=True, exist_ok=True)
         capture = folder / "capture" if self._capture else None
         if capture:
             capture.mkdir()
-        proxy = CountingProxy((HOST, self.port), capture).__enter__()
-        device = self.devices[user] = Device(user, folder, dict(config), proxy)
+        link = self.namespaces.join() if self.namespaces else None
+        proxy = CountingProxy((HOST, self.port), capture, link.listener() if link else None).__enter__()
+        device = self.devices[user] = Device(user, folder, dict(config), proxy, link)
         if self.auth:
             public = make_device_key(folder / "node.key")
             if register:
@@ -140,7 +165,8 @@ class Farm:
     def start(self, device: Device) -> None:
         """Start its SuperNode; once more after `kill`, with the same key, folder and vault."""
         device.starts += 1
-        command = ["flower-supernode", "--superlink", f"{HOST}:{device.proxy.port}", "--isolation", "subprocess"]
+        address = f"{SERVER if device.link else HOST}:{device.proxy.port}"
+        command = ["flower-supernode", "--superlink", address, "--isolation", "subprocess"]
         command += ["--port", str(_free_port()), "--node-config", device.node_config]
         if not self.tls:
             command += ["--insecure"]
@@ -148,7 +174,8 @@ class Farm:
             command += ["--root-certificates", str(self.keys / "ca.crt")]
         if self.auth:
             command += ["--auth-supernode-private-key", str(device.folder / "node.key")]
-        device.process = self._start([*command, *device.extra], device.user, device.log)
+        command += device.extra
+        device.process = self._start(device.link.command(command) if device.link else command, device.user, device.log)
 
     def start_until_connected(self, device: Device, seconds: float = 120) -> None:
         """Start it again and again until the server takes it, as systemd does (`Restart=on-failure`).
@@ -182,14 +209,18 @@ class Farm:
         self.start(device)
 
     def stop(self) -> None:
-        """End every process by its pid, devices first; returns when none is left."""
-        self._stop([device.process for device in self.devices.values()])
-        self._stop([self.superlink])
-        for device in self.devices.values():
-            device.proxy.__exit__()
-            device.process = None
-        self.superlink = None
-        shutil.rmtree(self._homes, ignore_errors=True)
+        """End every process by its pid, devices first, and remove the namespaces; returns when none is left."""
+        try:
+            self._stop([device.process for device in self.devices.values()])
+            self._stop([self.superlink])
+            for device in self.devices.values():
+                device.proxy.__exit__()
+                device.process = None
+            self.superlink = None
+        finally:
+            if self.namespaces:
+                self.namespaces.__exit__()
+            shutil.rmtree(self._homes, ignore_errors=True)
 
     def _stop(self, processes: Sequence[subprocess.Popen[bytes] | None]) -> None:
         """SIGTERM to processes, then whatever it takes, also to what outlives them (a SuperExec does)."""

@@ -3,11 +3,13 @@
     python sims/devices.py --devices 4
     python sims/devices.py sims/lamp7 --devices 3 --encrypt -c 'rounds=2'
     python sims/devices.py --devices 2 --no-tls --no-auth --capture
+    python sims/devices.py --devices 2 --no-namespaces
 
 Devices run the client code of clients/ on a history and a vault of their own; each message is a new process there. TLS
-and SuperNode authentication are on, with keys made for this run. A proxy before each device counts its bytes, which go
-into report.json (`bytes.measured`). Everything that was started is stopped by its pid, also on Ctrl-C. The last line
-is the path of report.json.
+and SuperNode authentication are on, with keys made for this run. As root with iproute2 each device is in a network
+namespace of its own, whose only way out is a link to the server. A proxy before each device counts its bytes, and the
+link those of its frames; both go into report.json (`bytes.measured`). Everything that was started is stopped by its
+pid, also on Ctrl-C, and the namespaces are removed. The last line is the path of report.json.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import device_traffic
+import network_namespaces
 from device_farm import Device, Farm
 from run import _status, _stream, settings_of, spelled_out
 
@@ -112,7 +115,8 @@ def federate(farm: Farm, app: Path, overrides: list[str], settings: Settings, *,
         error = _stream(farm.environment("server"), run_id, folder / "run.log", verbose)
     finally:
         follow.finish()
-    status = _status(farm.environment("server"), run_id)
+    while not (status := _status(farm.environment("server"), run_id)).startswith("finished"):
+        pass  # on a starved machine the log's stream breaks off; Flower's answers then say when the run has ended
     if status != "finished:completed":
         raise ValueError(
             (error or f"the run ended as {status}; its log is {folder / 'run.log'}").removeprefix("error: ")
@@ -126,12 +130,25 @@ def add_traffic(farm: Farm, folder: Path, run_id: str) -> None:
     path = folder / "report.json"
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     listed = farm.flwr("ls", "--run-id", run_id)["runs"][0]
-    counted = {user: device.proxy.exchanges for user, device in farm.devices.items()}
+    counted = {user: list(device.proxy.exchanges) for user, device in farm.devices.items()}
+    links = {user: device.link.carried() for user, device in farm.devices.items() if device.link}
     report["bytes"]["measured"] = device_traffic.compare(
-        counted, folder / "bytes.csv", flower=listed.get("network-traffic"), tls=farm.tls
+        counted, folder / "bytes.csv", flower=listed.get("network-traffic"), tls=farm.tls, links=links
     )
     write_text(path, as_json(report))
     print(device_traffic.table(report["bytes"]["measured"]))
+
+
+def use_namespaces(wanted: bool | None) -> bool:
+    """Whether devices get network namespaces; None: where it can be. Raises ValueError where it must and can't."""
+    if wanted is False:
+        return False
+    why = network_namespaces.problem()
+    if why and wanted:
+        raise ValueError(f"--namespaces: network namespaces cannot be made here ({why})")
+    if why:
+        print(f"no network namespaces ({why}): devices are on loopback")
+    return not why
 
 
 def run_devices(options: argparse.Namespace) -> Path:
@@ -145,7 +162,14 @@ def run_devices(options: argparse.Namespace) -> Path:
     folder = options.folder or CHECKOUT / "runs" / "devices" / time.strftime("%Y%m%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--folder must be new or empty, got {str(folder)!r}")
-    with Farm(folder, tls=options.tls, auth=options.auth, threads=options.threads, capture=options.capture) as farm:
+    with Farm(
+        folder,
+        tls=options.tls,
+        auth=options.auth,
+        threads=options.threads,
+        capture=options.capture,
+        namespaces=use_namespaces(options.namespaces),
+    ) as farm:
         farm.start_server()
         print(
             f"SuperLink on port {farm.port}, {'TLS' if farm.tls else 'no TLS'}, "
@@ -155,7 +179,8 @@ def run_devices(options: argparse.Namespace) -> Path:
             device = equip(farm, corpus, settings, user, encrypt=options.encrypt)
             farm.start(device)
             assert device.process is not None
-            print(f"  {user}: SuperNode {device.process.pid}, {device.node_config}")
+            where = f" in network namespace {device.link.namespace}" if device.link else ""
+            print(f"  {user}: SuperNode {device.process.pid}{where}, {device.node_config}")
         results = federate(farm, options.app, overrides, settings, verbose=options.verbose)
     return results / "report.json"
 
@@ -167,6 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--devices", type=int, default=4, metavar="N", help="how many; each gets one user of the data (default 4)")
     add("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt all traffic (default)")
     add("--auth", action=argparse.BooleanOptionalAction, default=True, help="registered SuperNodes only (default)")
+    add(
+        "--namespaces",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="each device in a network namespace of its own (default: as root with iproute2)",
+    )
     add("--encrypt", action="store_true", help="seal each vault with a key file of its own")
     add("--capture", action="store_true", help="keep everything that passes, for a search; meant with --no-tls")
     add("--threads", type=int, default=max(1, (os.cpu_count() or 1) // 4), metavar="N", help="of torch, in each device")
@@ -183,12 +214,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _leave(number: int, _: object) -> None:
+    """Leave by the same door, so that everything stops; a second signal must not stop that."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(143)
+
+
 def main() -> int:
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the same door, so that everything stops
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, _leave)
     try:
         if options.devices < 1 or options.threads < 1:
             raise ValueError(f"--devices and --threads must be at least 1, got {options.devices}, {options.threads}")
+        if options.auth and not options.tls:
+            raise ValueError("--no-tls must come with --no-auth: a SuperLink checks keys only under TLS")
         report = run_devices(options)
     except (ValueError, OSError, subprocess.SubprocessError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)

@@ -89,5 +89,17 @@ def test_large_messages_are_compared_apart_from_the_small_ones(tmp_path):
     assert down["large"] == {"measured": 201_000, "ledger": 200_000}
     assert (up["measured"], up["ledger"], up["large"]) == (2400, 50, {"measured": 0, "ledger": 0})
     assert measured["paths"]["/pull"] == {"exchanges": 1, "up": 900, "down": 201_000}
+    assert [kind["path"] for kind in measured["small"]] == [
+        "/push",
+        "/poll",
+    ]  # what carries a large object is not small
     assert "1.005" in device_traffic.table(measured) and "201,500" in device_traffic.table(measured)
     assert "paths" not in device_traffic.compare(seen, ledger, tls=True)
+
+
+def test_the_small_exchanges_of_a_kind_are_summed_up_and_told_by_their_median():
+    exchange = counting_proxy.Exchange
+    seen = [exchange("/v1/fleet/pull-messages", 850, 128)] * 2 + [exchange("/v1/fleet/pull-messages", 854, 9_000)]
+    (polling,) = device_traffic.small([*seen, exchange("/v1/fleet/pull-object", 900, device_traffic.LARGE + 1)])
+    assert (polling["exchanges"], polling["up"], polling["down"]) == (3, 2554, 9_256)
+    assert (polling["median_up"], polling["median_down"]) == (850, 128)

@@ -59,7 +59,14 @@ def folder(tmp_path_factory) -> Path:
 def plain_run(tiny_base, folder) -> subprocess.CompletedProcess[str]:
     """`python sims/devices.py` with three devices, no TLS, everything captured."""
     command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "--devices", "3", "--no-tls", "--no-auth"]
-    command += ["--capture", "--folder", str(folder / "plain"), "-c", short(tiny_base, folder / "plain-runs")]
+    command += [
+        "--no-namespaces",
+        "--capture",
+        "--folder",
+        str(folder / "plain"),
+        "-c",
+        short(tiny_base, folder / "plain-runs"),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
@@ -158,7 +165,9 @@ def test_the_proxies_count_is_in_the_report_beside_the_ledgers(plain_run, plain_
     counted = sum(device[way]["measured"] for device in measured["devices"].values() for way in DIRECTIONS)
     assert sum(p["up"] + p["down"] for p in measured["paths"].values()) == counted
     assert measured["paths"]["/v1/fleet/pull-messages"]["exchanges"] >= 15
-    assert "Bytes on the wire" in plain_run.stdout
+    assert "Bytes on the wire" in plain_run.stdout and "on the link" not in plain_run.stdout
+    rows = {line.split()[1] for line in plain_run.stdout.splitlines() if line.startswith((" polling", " heartbeat"))}
+    assert rows == {"pull-messages", "send-node-heartbeat"}
 
 
 class Hurt:
@@ -317,6 +326,7 @@ def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
         (["--devices", "99", "-c", 'data="synthetic:2"'], "at most the data's 4 users, got 99"),
         (["--devices", "1", "-c", "rounds=0"], "rounds must be at least 1"),
         (["--devices", "1", "--folder", "{used}"], "--folder must be new or empty"),
+        (["--devices", "1", "--no-tls"], "--no-tls must come with --no-auth"),
     ],
 )
 def test_a_mistake_costs_seconds_and_gives_one_line(tiny_base, tmp_path, arguments, words):
@@ -335,6 +345,7 @@ def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
         str(REPOSITORY / "sims" / "devices.py"),
         "--devices",
         "2",
+        "--no-namespaces",
         "--folder",
         str(tmp_path / "f"),
     ]

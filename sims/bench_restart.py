@@ -1,0 +1,197 @@
+"""From a message to the first training step, on a device: every message is a process of its own there.
+
+    python sims/bench_restart.py                                  # the embedded base, five processes a message
+    python sims/bench_restart.py --base-model /models/llama --dtype float32 --repeats 3 --json restart.json
+
+Each repeat is a fresh process that does what Flower's `flwr-clientapp` does once it has its message: it imports Flower
+and the ClientApp, and hands the app a real message, `query.hello` or `train`. Printed are medians, CPU and wall
+seconds, of each part and of the whole; a training process is stopped at its first optimizer step. Not in it: Flower's
+own fetching of the message (polling every 3 s) and the SuperExec that starts the process. The user is synthetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+MESSAGES = ("query.hello", "train")
+
+
+class Marks:
+    """Parts of a process's life, in order: CPU seconds of the process and wall seconds since it was started."""
+
+    def __init__(self, started: float) -> None:
+        self._cpu, self._wall = 0.0, started
+        self.parts: list[tuple[str, float, float]] = []
+
+    def mark(self, name: str) -> None:
+        """What happened since the last mark was `name`."""
+        cpu, wall = time.process_time(), time.time()
+        self.parts.append((name, cpu - self._cpu, wall - self._wall))
+        self._cpu, self._wall = cpu, wall
+
+    def leave(self) -> None:
+        """Print them and end the process here."""
+        print(json.dumps(self.parts), flush=True)
+        os._exit(0)
+
+
+def serve(kind: str, started: float, run_config: dict[str, Any], node_config: dict[str, Any]) -> None:
+    """The life of one process: to the reply of a query, or to the first step of a training."""
+    marks = Marks(started)
+    marks.mark("Python starts")
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+    from flwr.supercore.task_identity import TaskIdentity
+
+    marks.mark("import Flower")
+    from clients import app as app_module
+    from clients.progress import Progress
+
+    marks.mark("import torch and the app")
+    from fed import base_model, methods, wire
+    from fed.base_facts import facts
+    from fed.settings import Settings
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+    context = Context(run_id=7, node_id=2, node_config=node_config, state=RecordDict(), run_config=run_config)
+    content = RecordDict()
+    if kind == "train":
+        settings = Settings.parse(run_config)
+        method = methods.make(settings, facts(settings.base_source, dtype=settings.dtype).skeleton)
+        edit = wire.pack(method.initial_collective(), settings.wire_dtype)
+        content["host"] = ConfigRecord({"users": json.dumps([node_config["user-id"]])})
+        content["arrays"] = ArrayRecord({"edit": Array(edit)})
+        content["config"] = ConfigRecord({"server-round": 1})
+    marks.mark("message and settings")
+
+    load = base_model.load
+
+    def load_in_parts(source: str, **how: Any) -> base_model.BaseModel:
+        # The same imports and the same order as in `load`, told apart.
+        import transformers
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        marks.mark("open the data")
+        folder = base_model.resolve(source)[1]
+        assert AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
+        marks.mark("import transformers' model code")
+        read = transformers.AutoTokenizer.from_pretrained
+
+        def read_tokenizer(*what: Any, **words: Any) -> Any:
+            found = read(*what, **words)
+            marks.mark("tokenizer")
+            return found
+
+        transformers.AutoTokenizer.from_pretrained = read_tokenizer  # type: ignore[method-assign]
+        loaded = load(source, **how)
+        marks.mark("weights")
+        return loaded
+
+    def first_step(*_: object) -> None:
+        marks.mark("first training step")
+        marks.leave()
+
+    base_model.load = load_in_parts  # type: ignore[assignment]
+    Progress.step = first_step  # type: ignore[assignment, method-assign]
+    message = Message(content, dst_node_id=2, message_type=kind)
+    reply = app_module.app(message, context)
+    if reply.has_error():
+        raise SystemExit(str(reply.error))
+    marks.mark("facts and reply")
+    marks.leave()
+
+
+def measure(kind: str, run_config: dict[str, Any], node_config: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """One fresh process's parts. Raises ValueError where it fails."""
+    started = time.time()
+    command = [sys.executable, __file__, "--serve", kind, repr(started), json.dumps([run_config, node_config])]
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    if done.returncode:
+        raise ValueError(f"{kind} must be answered: {(done.stderr or done.stdout).strip()[-800:]}")
+    return [(name, cpu, wall) for name, cpu, wall in json.loads(done.stdout.strip().splitlines()[-1])]
+
+
+def medians(repeats: list[list[tuple[str, float, float]]]) -> list[tuple[str, float, float]]:
+    """Part by part, and last the whole: (name, CPU seconds, wall seconds)."""
+    wholes = [[*parts, ("all", sum(p[1] for p in parts), sum(p[2] for p in parts))] for parts in repeats]
+    return [
+        (same[0][0], median(part[1] for part in same), median(part[2] for part in same))
+        for same in zip(*wholes, strict=True)
+    ]
+
+
+def table(kind: str, parts: list[tuple[str, float, float]], repeats: int) -> str:
+    title = f"{kind}: median of {repeats} processes, {os.cpu_count()} CPUs, OMP_NUM_THREADS={_threads()}"
+    shown = Table(title=title, title_justify="left", box=None)
+    for name in ("part", "CPU s", "wall s"):
+        shown.add_column(name, justify="left" if name == "part" else "right")
+    for name, cpu, wall in parts:
+        shown.add_row(name, f"{cpu:.2f}", f"{wall:.2f}")
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get().rstrip()
+
+
+def _threads() -> str:
+    return os.environ.get("OMP_NUM_THREADS", "unset")
+
+
+def run(options: argparse.Namespace) -> dict[str, list[tuple[str, float, float]]]:
+    """Measure every kind of message, in turn, so that a busy minute falls on all."""
+    app = tomllib.loads((CHECKOUT / "sims" / "lamp7" / "pyproject.toml").read_text(encoding="utf-8"))
+    run_config = {**app["tool"]["flwr"]["app"]["config"], "base-model": options.base_model, "dtype": options.dtype}
+    with tempfile.TemporaryDirectory(prefix="perfit-restart-") as folder:
+        history = Path(folder) / "history.jsonl"
+        tweets = [{"text": f"tweet {n} of somebody who writes"} for n in range(8)]
+        asked = [{"input": f"Paraphrase: tweet {n} of somebody", "gold": f"tweet {n} of some body"} for n in range(8)]
+        history.write_text("".join(json.dumps(line) + "\n" for line in tweets + asked), encoding="utf-8")
+        node_config = {"user-id": "alice", "history": str(history), "vault": str(Path(folder) / "vault")}
+        for kind in MESSAGES:
+            measure(kind, run_config, node_config)  # what is cached on disk is there from now on
+        found: dict[str, list[list[tuple[str, float, float]]]] = {kind: [] for kind in MESSAGES}
+        for _ in range(options.repeats):
+            for kind in MESSAGES:
+                found[kind].append(measure(kind, run_config, node_config))
+    return {kind: medians(repeats) for kind, repeats in found.items()}
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], float(sys.argv[3]), *json.loads(sys.argv[4]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-model", default="embedded", help="hub id, folder, GGUF file or `embedded` (default)")
+    parser.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16, float16")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="processes for each message (default 5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the medians, too")
+    options = parser.parse_args()
+    try:
+        if options.repeats < 1:
+            raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
+        found = run(options)
+    except (ValueError, OSError) as problem:
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1
+    for kind, parts in found.items():
+        print(table(kind, parts, options.repeats))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
