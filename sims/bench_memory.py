@@ -29,8 +29,9 @@ from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+from processes import family
 from rich.console import Console
-from run import _family, settings_of
+from run import settings_of
 
 from fed import base_model, mapped_weights
 from fed.random_base import save_tiny
@@ -164,7 +165,7 @@ def bench_actors(source: str, say: Callable[[str], None]) -> dict[str, Any]:
     best: dict[str, Any] = {"processes": 0, "file_rss": 0, "file_pss": 0}
 
     def look(pid: int) -> None:
-        files = [mapped(one, base_model.cache_home()) for one in _family(pid)]
+        files = [mapped(one, base_model.cache_home()) for one in family(pid)]
         files = [file for file in files if file["Rss"] > 32 << 20]
         found = {"processes": len(files)} | {
             f"file_{name.lower()}": sum(file[name] for file in files) for name in ("Rss", "Pss", "Private_Dirty")

@@ -29,7 +29,8 @@ from typing import IO, Any
 from counting_proxy import CountingProxy
 from device_keys import make_device_key, make_server_keys
 from network_namespaces import SERVER, Link, Namespaces
-from run import _end, _family, _flwr, _free_port, _wait_for_port
+from processes import end, family
+from superlink import flwr_json, free_port, wait_for_port
 
 HOST = "127.0.0.1"
 CONNECTED = "SuperNode ID:"  # what a SuperNode logs when the server has taken it
@@ -82,7 +83,7 @@ class Farm:
         self._threads, self._capture = threads, capture
         self.server = self.folder / "server"
         self.devices: dict[str, Device] = {}
-        self.port = _free_port()
+        self.port = free_port()
         self.certificate: dict[str, datetime] = {}  # `begins` and `ends` of one that should not hold
         self.superlink: subprocess.Popen[bytes] | None = None
         # Flower keeps sockets under its home, and a socket's path has 107 characters at most.
@@ -136,7 +137,7 @@ class Farm:
         if self.auth:
             command += ["--enable-supernode-auth"]
         self.superlink = self._start(command, "server", self.server / "superlink.log")
-        _wait_for_port(self.port, self.superlink, self.server / "superlink.log")
+        wait_for_port(self.port, self.superlink, self.server / "superlink.log")
         safety = f"root-certificates = {json.dumps(str(self.keys / 'ca.crt'))}" if self.tls else "insecure = true"
         (Path(self.environment("server")["FLWR_HOME"]) / "config.toml").write_text(
             f'[superlink]\ndefault = "devices"\n\n[superlink.devices]\naddress = "{HOST}:{self.port}"\n{safety}\n'
@@ -144,7 +145,7 @@ class Farm:
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """`flwr …` at the server, as JSON. Raises ValueError with Flower's words where it fails."""
-        return _flwr(self.environment("server"), *arguments)
+        return flwr_json(self.environment("server"), *arguments)
 
     def add(self, user: str, config: Mapping[str, str], *, register: bool = True) -> Device:
         """A device that is not running yet: its folder, key pair, link and proxy; its public key is registered."""
@@ -167,7 +168,7 @@ class Farm:
         device.starts += 1
         address = f"{SERVER if device.link else HOST}:{device.proxy.port}"
         command = ["flower-supernode", "--superlink", address, "--isolation", "subprocess"]
-        command += ["--port", str(_free_port()), "--node-config", device.node_config]
+        command += ["--port", str(free_port()), "--node-config", device.node_config]
         if not self.tls:
             command += ["--insecure"]
         elif "--root-certificates" not in device.extra:
@@ -234,8 +235,8 @@ class Farm:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-        for family in offspring:
-            _end(family)
+        for members in offspring:
+            end(members)
 
     def _start(self, command: list[str], name: str, log: Path) -> subprocess.Popen[bytes]:
         environment = self.environment(name)
@@ -255,7 +256,7 @@ class Farm:
 
 def _offspring(leader: int) -> dict[int, str]:
     """pid -> start time of a process, its descendants, and the orphans of its session."""
-    found = _family(leader)
+    found = family(leader)
     for entry in Path("/proc").iterdir():
         with suppress(OSError, IndexError):
             fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []

@@ -29,7 +29,8 @@ from typing import Any
 import device_traffic
 import network_namespaces
 from device_farm import Device, Farm
-from run import _status, _stream, settings_of, spelled_out
+from run import settings_of, spelled_out
+from superlink import final_status, stream_log
 
 from fed import base_model
 from fed.lamp.records import Corpus, open_corpus
@@ -112,10 +113,10 @@ def federate(farm: Farm, app: Path, overrides: list[str], settings: Settings, *,
     follow = Follow(list(farm.devices.values()))
     follow.start()
     try:
-        error = _stream(farm.environment("server"), run_id, folder / "run.log", verbose)
+        error = stream_log(farm.environment("server"), run_id, folder / "run.log", verbose)
     finally:
         follow.finish()
-    while not (status := _status(farm.environment("server"), run_id)).startswith("finished"):
+    while not (status := final_status(farm.environment("server"), run_id)).startswith("finished"):
         pass  # on a starved machine the log's stream breaks off; Flower's answers then say when the run has ended
     if status != "finished:completed":
         raise ValueError(

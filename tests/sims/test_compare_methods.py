@@ -134,8 +134,8 @@ def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(scri
     while not list(tmp_path.glob("cells/LaMP_7/*/*/rounds.jsonl")):
         assert process.poll() is None and time.monotonic() < stopped
         time.sleep(0.2)
-    processes = script("run")
-    family = processes._family(process.pid)
+    processes = script("processes")
+    family = processes.family(process.pid)
     assert len(family) > 4  # the command, the run, the SuperLink, and what it started
     os.killpg(process.pid, signal.SIGTERM)
     time.sleep(0.5)
@@ -143,9 +143,7 @@ def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(scri
         os.killpg(process.pid, signal.SIGTERM)  # `timeout` signals its child, and then the group
     assert process.wait(60) == 143
     stopped = time.monotonic() + 30
-    while left := [
-        pid for pid, start in family.items() if (s := processes._stat(pid)) and s[1] != "Z" and s[2] == start
-    ]:
+    while left := processes.alive(family):
         assert time.monotonic() < stopped, left
         time.sleep(0.2)
     assert not list(tmp_path.glob("cells/LaMP_7/*/cell.json"))

@@ -27,8 +27,8 @@ from fed.vault import PERSONAL, SEALED, Vault, read_tensors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "sims"))
-devices, device_farm, device_keys, run = (
-    importlib.import_module(name) for name in ("devices", "device_farm", "device_keys", "run")
+devices, device_farm, device_keys, processes, run = (
+    importlib.import_module(name) for name in ("devices", "device_farm", "device_keys", "processes", "run")
 )
 APP = REPOSITORY / "sims" / "lamp7"
 
@@ -362,5 +362,4 @@ def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
     assert started.returncode == 130 and said.strip().splitlines()[-1] == "stopped"
     assert len(leaders) >= 3  # the SuperLink and both SuperNodes
     for leader in leaders:
-        alive = [pid for pid in device_farm._offspring(leader) if run._stat(pid)[1] != "Z"]
-        assert alive == []
+        assert processes.alive(device_farm._offspring(leader)) == []
