@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from fed import host_memory, mapped_weights
+from fed import gpu_kernels, host_memory, mapped_weights
 from fed.skeleton import Skeleton
 
 EMBEDDED = "embedded"
@@ -157,6 +157,7 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     model = model.to(torch.device(device))
     model.requires_grad_(False)
     model.eval()
+    gpu_kernels.fused(model, device)
     if tokenizer.eos_token_id is None:
         raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
     return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))
