@@ -292,6 +292,8 @@ def main() -> int:
             status.update(f"{time.monotonic() - started:.0f} s, {text}")
 
         try:
+            if unknown := set(options.parts.split(",")) - set(PARTS):
+                raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
             if "base" in options.parts:
                 say("two processes load the base")
                 result["base"] = bench_base(source, options.dtype, options.processes)

@@ -29,6 +29,8 @@ def test_all_parts_on_a_tiny_base(tiny_base, tmp_path):
     assert set(case["engines"]) == {"pyreft", "peft", "alone", "together"}
     assert all(engine["tokens_per_second"] > 0 for engine in case["engines"].values())
     assert [c["first_layer"] for c in found["cache"]] == [1, 2]
+    prefix = found["prefix"]
+    assert prefix["prefix_tokens"] == 25 and prefix["worst_difference"] < 1e-5 and len(prefix["engines"]) == 2
     assert found["generate"]["equal_texts"] == found["generate"]["rows"] == 32
     profile = found["profile"]
     assert sum(profile["shares"].values()) == pytest.approx(1) and profile["shares"]["optimizer"] > 0
@@ -40,6 +42,12 @@ def test_all_parts_on_a_tiny_base(tiny_base, tmp_path):
 def test_a_base_that_is_not_there_is_one_line():
     done = bench("--base-model", "/nowhere/model.gguf")
     assert done.returncode == 1 and done.stderr.startswith("error: base-model GGUF file must exist")
+    done = bench("--parts", "train,speed")
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("error: parts must be among train,")
+        and "got speed" in done.stderr
+    )
 
 
 def test_a_random_base_is_timed_without_any_file(tmp_path):

@@ -1,0 +1,266 @@
+"""The cases of `bench_engine.py`: what is timed against what, on which rows, so that nobody computes something else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from bench_opponents import lora_alone, pyreft_alone
+from in_turn import Engine, Timed, in_turn, now, ratio
+from step_profile import flops_per_token, product_speed, shares
+
+from fed import read_prefix, training
+from fed.activations import CACHE
+from fed.base_model import BaseModel
+from fed.batching import Row, generator, tokenize
+from fed.generation import Decoding, EditedRow, generate
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
+from fed.loreft import EditBank, EditShape
+from fed.positions import Positions
+from fed.training import TrainSettings
+
+TOKENS, LABELS = 48, 20
+EVERYWHERE = Positions.parse("all")
+PLAN = TrainSettings(epochs=1, batch_size=16, rate=0.001, weight_decay=0.0, token_budget=16 * TOKENS)
+CACHE_BYTES = 512 << 20  # as the apps' activation-cache
+
+
+def some_rows(base: BaseModel, count: int) -> list[Row]:
+    """`count` rows of exactly 28 prompt and 20 completion tokens, EOS included, from the synthetic users' texts."""
+    task = get_task("LaMP_7")
+    corpus = open_corpus("synthetic", task, seed=0)
+    tokens: list[int] = []
+    for user in corpus.cohorts["others"]:
+        for row in tokenize([task.query_pair(q) for q in corpus.user(user).queries], base.tokenizer, 256):
+            tokens += [*row.prompt, *row.completion]
+    rows = []
+    for i in range(count):
+        start = i * (TOKENS - 1) % (len(tokens) - TOKENS)
+        own = tokens[start : start + TOKENS - 1]
+        cut = TOKENS - LABELS
+        rows.append(Row(tuple(own[:cut]), (*own[cut:], int(base.tokenizer.eos_token_id))))
+    return rows
+
+
+def bench_training(
+    base: BaseModel,
+    users: int,
+    rows: int,
+    layers: tuple[int, ...],
+    repeats: int,
+    timed: int,
+    tick: Callable[[str], None],
+) -> dict[str, Any]:
+    """Stage 2 for `users` users of `rows` rows each, two epochs: pyreft, PEFT, ours alone, ours together.
+
+    Ours with the activation cache, as the apps have it; every turn begins with an empty one.
+    """
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    few = range(min(timed, users))
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+
+    def draws(who: Sequence[int]) -> list[torch.Generator]:
+        return [generator(0, "bench", u) for u in who]
+
+    def edits(who: Sequence[int]) -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", u) for u in who]).to(device=base.device)
+
+    def ours(groups: Sequence[Sequence[int]]) -> tuple[int, list[list[float]]]:
+        losses = []
+        CACHE.clear()
+        for who in groups:
+            bank = edits(who)
+            losses += training.train(base, bank, [own[u] for u in who], draws(who), plan, EVERYWHERE)
+        return plan.epochs * rows * TOKENS * len(losses), [result.step_losses for result in losses]
+
+    def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:
+        return plan.epochs * rows * TOKENS * len(few), [fit(u) for u in few]
+
+    engines: dict[str, Engine] = {
+        "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), own[u], plan, draws([u])[0])),
+        "peft": lambda: alone(lambda u: lora_alone(base, own[u], plan, draws([u])[0])),
+        "alone": lambda: ours([[u] for u in few]),
+        "together": lambda: ours([range(users)]),
+    }
+    found = in_turn(engines, repeats, tick, base.device)
+    fair = _compare_losses(found)
+    return {
+        "users": users,
+        "rows": rows,
+        "timed_users": len(few),
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "users_per_minute": {
+            n: 60 / (plan.epochs * rows * TOKENS) * statistics.median(t.rates) for n, t in found.items()
+        },
+        "alone_over_pyreft": ratio(found["alone"], found["pyreft"]),
+        "alone_over_peft": ratio(found["alone"], found["peft"]),
+        "together_over_pyreft": ratio(found["together"], found["pyreft"]),
+        "together_over_alone": ratio(found["together"], found["alone"]),
+        **fair,
+    }
+
+
+def _compare_losses(found: dict[str, Timed]) -> dict[str, float]:
+    """That nobody wins by computing something else: relative differences of the timed users' step losses."""
+
+    def worst(a: str, b: str, steps: slice) -> float:
+        pairs = zip(found[a].losses or [], found[b].losses or [], strict=False)
+        return max(abs(x / y - 1) for own, other in pairs for x, y in zip(own[steps], other[steps], strict=True))
+
+    return {
+        "together_against_alone_worst": worst("alone", "together", slice(None)),
+        "pyreft_first_step_difference": worst("alone", "pyreft", slice(1)),
+        "pyreft_worst_difference": worst("alone", "pyreft", slice(None)),
+    }
+
+
+def bench_cache(
+    base: BaseModel, first: int, repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Second and later epochs with the activation cache and without, all users in one batch."""
+    blocks = base.skeleton.layers
+    shape = EditShape((first, (first + blocks) // 2), 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    later: dict[str, list[float]] = {}
+
+    def run(name: str, limit: int) -> None:
+        CACHE.clear()
+        plan = replace(PLAN, batch_size=rows, epochs=3, activation_cache=limit)
+        bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+        ends: list[float] = []
+        draws = [generator(0, "bench", u) for u in range(users)]
+        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(now(base.device)))
+        later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
+
+    for repeat in range(repeats + 1):
+        for name, limit in (("without", 0), ("with", CACHE_BYTES)):
+            tick(name)
+            run(name, limit)
+            if not repeat:
+                later[name].clear()
+    return {
+        "first_layer": first,
+        "layers": blocks,
+        "users": users,
+        "rows": rows,
+        "seconds_an_epoch": {name: statistics.median(times) for name, times in later.items()},
+        "later_epochs_ratio": statistics.median(a / b for a, b in zip(later["without"], later["with"], strict=True)),
+    }
+
+
+def bench_prefix(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Edits at the last three prompt tokens alone: with what stands before them read once, and computed every time.
+
+    Both with the states below the first edit kept; the limit of the second leaves no room for keys and values.
+    """
+    where = Positions.parse("l3")
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    states = users * rows * TOKENS * base.skeleton.hidden_size * int(base.model.dtype.itemsize)
+
+    def engine(limit: int) -> Engine:
+        plan = replace(PLAN, batch_size=rows, epochs=2, activation_cache=limit)
+
+        def run() -> tuple[int, list[list[float]]]:
+            CACHE.clear()
+            bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+            draws = [generator(0, "bench", u) for u in range(users)]
+            results = training.train(base, bank, own, draws, plan, where)
+            return plan.epochs * rows * users * TOKENS, [result.step_losses for result in results]
+
+        return run
+
+    found = in_turn({"computed": engine(states), "read once": engine(CACHE_BYTES)}, repeats, tick, base.device)
+    pairs = zip(found["computed"].losses or [], found["read once"].losses or [], strict=True)
+    return {
+        "users": users,
+        "rows": rows,
+        "positions": "l3",
+        "tokens": TOKENS,
+        "prefix_tokens": sum(read_prefix.lengths(pool, where)) / len(pool),
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "read_once_over_computed": ratio(found["read once"], found["computed"]),
+        "worst_difference": max(abs(x / y - 1) for a, b in pairs for x, y in zip(a, b, strict=True)),
+    }
+
+
+def bench_generation(
+    base: BaseModel, users: int, layers: tuple[int, ...], repeats: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """`users` users' rows, each with its own edit, continued by 16 tokens: in one batch, and one after another."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+    for u in range(users):  # edits that change something, another for each user
+        bank.W[u] += 0.1 * torch.randn(bank.W[u].shape, generator=generator(0, "moved", u)).to(bank.W)
+    rows = some_rows(base, users)
+    decoding = Decoding(max_new_tokens=16)
+    texts: dict[str, list[str]] = {}
+
+    def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
+        texts[name] = []
+        for who in groups:
+            asked = [EditedRow(rows[u], personal=u) for u in who]
+            texts[name] += generate(base, asked, decoding, EVERYWHERE, personal=bank, token_budget=users * 64)
+        return 16 * users, None
+
+    engines: dict[str, Engine] = {
+        "one by one": lambda: run("one by one", [[u] for u in range(users)]),
+        "mixed": lambda: run("mixed", [range(users)]),
+    }
+    found = in_turn(engines, repeats, tick, base.device)
+    return {
+        "rows": users,
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "mixed_over_one_by_one": ratio(found["mixed"], found["one by one"]),
+        "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
+    }
+
+
+def bench_profile(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """One user's stage 2 of `rows` rows, two epochs: the shares of our step, and what its products alone would take."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, rows)
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+    tokens = plan.epochs * rows * TOKENS
+
+    def bank() -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", 0)]).to(device=base.device)
+
+    def ours() -> tuple[int, list[list[float]]]:
+        CACHE.clear()
+        results = training.train(base, bank(), [pool], [generator(0, "bench", 0)], plan, EVERYWHERE)
+        return tokens, [result.step_losses for result in results]
+
+    def pyreft() -> tuple[int, list[list[float]]]:
+        return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
+
+    found = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
+    tick("profile")
+    spent = shares(ours, base.device)
+    tick("bare products")
+    flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
+    bare = product_speed(base, plan.batch_size * TOKENS)
+    rates = {name: statistics.median(one.rates) for name, one in found.items()}
+    return {
+        "rows": rows,
+        "shares": spent,
+        "flops_per_token": flops,
+        "tokens_per_second": rates,
+        "product_flops_per_second": bare,
+        "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
+        "ours_over_pyreft": ratio(found["ours"], found["pyreft"]),
+        "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
+        "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
+    }
