@@ -153,8 +153,12 @@ def _threads() -> str:
 
 def run(options: argparse.Namespace) -> dict[str, list[tuple[str, float, float]]]:
     """Measure every kind of message, in turn, so that a busy minute falls on all."""
+    from fed.base_model import resolve  # here: a process that is measured imports torch in its own time
+
     app = tomllib.loads((CHECKOUT / "sims" / "lamp7" / "pyproject.toml").read_text(encoding="utf-8"))
     run_config = {**app["tool"]["flwr"]["app"]["config"], "base-model": options.base_model, "dtype": options.dtype}
+    shape = json.loads((Path(resolve(options.base_model)[1]) / "config.json").read_text(encoding="utf-8"))
+    run_config["layers"] = ",".join(str(shape["num_hidden_layers"] * place // 4) for place in (1, 2, 3))
     with tempfile.TemporaryDirectory(prefix="perfit-restart-") as folder:
         history = Path(folder) / "history.jsonl"
         tweets = [{"text": f"tweet {n} of somebody who writes"} for n in range(8)]

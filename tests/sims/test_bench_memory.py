@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,10 @@ def test_pages_of_a_file_are_counted_and_those_of_its_neighbours_are_not(script,
     (tmp_path / "in").mkdir()
     (tmp_path / "inner").mkdir()
     for name in ("in", "inner"):
-        (tmp_path / name / "weights").write_bytes(b"x" * size)
+        with (tmp_path / name / "weights").open("wb") as file:
+            file.write(b"x" * size)
+            file.flush()
+            os.fsync(file.fileno())  # pages that wait to be written count as dirty
     with (tmp_path / "in" / "weights").open("rb") as one, (tmp_path / "inner" / "weights").open("rb") as other:
         maps = [mmap.mmap(file.fileno(), size, flags=mmap.MAP_PRIVATE, prot=3) for file in (one, other)]
         assert maps[0].read() == maps[1].read()

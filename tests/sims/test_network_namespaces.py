@@ -18,8 +18,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "sims"))
-devices, network_namespaces, counting_proxy = (
-    importlib.import_module(name) for name in ("devices", "network_namespaces", "counting_proxy")
+devices, network_namespaces, counting_proxy, processes = (
+    importlib.import_module(name) for name in ("devices", "network_namespaces", "counting_proxy", "processes")
 )
 WHY_NOT = network_namespaces.problem()
 real = pytest.mark.skipif(bool(WHY_NOT), reason=f"no network namespaces here: {WHY_NOT}")
@@ -236,12 +236,13 @@ def test_a_signal_or_two_leave_no_namespace_and_no_process(tiny_base, tmp_path, 
     for line in started.stdout:
         if "SuperNode" in line:
             break
-    leaders = [int(pid) for pid in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
+    children = [int(pid) for pid in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
+    leaders = {pid: found[2] for pid in children if (found := processes.stat(pid))}
     assert len([name for name in network_namespaces.named() if f"perfit-{started.pid}-" in name]) >= 2
     started.send_signal(number)
     time.sleep(0.2)
     started.send_signal(number)  # as `timeout` and impatient people do
     started.communicate(timeout=60)
     assert started.returncode == code
-    assert len(leaders) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in leaders)
+    assert len(leaders) >= 2 and processes.alive(leaders) == []  # one that nobody has waited for yet is not alive
     assert not [name for name in network_namespaces.named() if f"perfit-{started.pid}-" in name]

@@ -102,7 +102,7 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search,
         (["--task", "LaMP_9"], "the task must be one of"),
         (["--task", "LaMP_7", "--method", "best"], "methods must be among"),
         (["--task", "LaMP_7", "--trials", "0"], "trials must be at least 1, got 0"),
-        (["--task", "LaMP_7", "--held-out", "0"], "got 20 and 0"),
+        (["--task", "LaMP_7", "--held-out", "0"], "held-out must be at least 1, got 0"),
         (["--task", "LaMP_7", "-c", "rounds=0"], "rounds must be at least 1"),
     ],
 )
