@@ -36,7 +36,7 @@ def test_the_parts_of_a_restart_add_up_and_only_training_loads_the_base(tiny_bas
     ("arguments", "words"),
     [
         (["--repeats", "0"], "--repeats must be at least 1, got 0"),
-        (["--base-model", "/nowhere"], "query.hello must be"),
+        (["--base-model", "/nowhere"], "base-model must be a hub id"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, words):

@@ -113,6 +113,13 @@ def test_the_hub_joins_no_two_devices_even_if_one_of_them_sets_a_route(two):
     assert listening.wait(10) == 1  # its accept timed out
 
 
+def sent_again(link) -> int:
+    """TCP segments that the device's kernel has sent more than once."""
+    shown = subprocess.run(link.command(["cat", "/proc/net/snmp"]), capture_output=True, text=True, check=True).stdout
+    names, values = (line.split() for line in shown.splitlines() if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
 @real
 def test_the_links_counters_are_the_proxys_bytes_and_66_a_frame(two, server):
     link, quiet = two
@@ -122,7 +129,9 @@ def test_the_links_counters_are_the_proxys_bytes_and_66_a_frame(two, server):
         up, down = proxy.totals
     assert (up, down) == (3_000_001, 4)
     assert carried.frames_up >= up // 1448  # one segment a frame, as on a real Ethernet
-    assert abs(carried.up - up - FRAME * carried.frames_up) < 5_000
+    # On a busy machine the kernel sends segments once more, of 1,448 bytes at most; the link carries them, the proxy not.
+    again = 1448 * sent_again(link)
+    assert -5_000 < carried.up - up - FRAME * carried.frames_up < 5_000 + again
     assert abs(carried.down - down - FRAME * carried.frames_down) < 1_000
     assert quiet.carried().up < 1_000
 
