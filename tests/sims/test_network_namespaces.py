@@ -129,7 +129,7 @@ def test_the_links_counters_are_the_proxys_bytes_and_66_a_frame(two, server):
         up, down = proxy.totals
     assert (up, down) == (3_000_001, 4)
     assert carried.frames_up >= up // 1448  # one segment a frame, as on a real Ethernet
-    # On a busy machine the kernel sends segments once more, of 1,448 bytes at most; the link carries them, the proxy not.
+    # On a busy machine the kernel sends some segments, of 1,448 bytes at most, once more: not so the proxy.
     again = 1448 * sent_again(link)
     assert -5_000 < carried.up - up - FRAME * carried.frames_up < 5_000 + again
     assert abs(carried.down - down - FRAME * carried.frames_down) < 1_000
