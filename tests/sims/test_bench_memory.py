@@ -44,3 +44,4 @@ def test_two_processes_and_a_message_of_many_users(tmp_path, tiny_base):
     assert found["base"]["processes"] == 2 and found["base"]["base_bytes"] == 4 * 37_344
     assert found["base"]["file_private_dirty"] == 0 and all(found["base"]["file_rss"])
     assert found["stage2"]["users"] == 70
+    assert max(found["stage2"]["peak_by_tenth"]) > 4 * 37_344 and found["stage2"]["last_over_second"] > 0
