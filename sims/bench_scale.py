@@ -127,6 +127,8 @@ def main() -> int:
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, and the plot beside it")
     options = p.parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="perfit-scale-") as scratch, Progress(console=console) as progress:
         base = Path(scratch) / "tiny"

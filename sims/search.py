@@ -1,11 +1,11 @@
-"""Search a method's settings as the paper does: 20 random trials over rank, layers, positions and rate.
+"""Search methods' settings as the paper does: 20 random trials over rank, layers, positions and rate.
 
 Every trial is a whole run of the app that is scored by the loss per token on *held-out history*: the last items of
 each test user's history, which no stage trains on. No test query is read. Trial 0 is the starting point itself, so the
-outcome is never worse there than what one started from; the n-th trial depends on the seed and n alone. LoRA methods
-have rates to search, and no ranks, layers or positions. OUT/<task>/<method>.toml holds the best settings, as `-c` takes
-them and `compare_methods.py --best OUT`; OUT/<task>/<method>.json all trials. A search that was stopped goes on where
-it stood.
+outcome is never worse there than what one started from; the n-th trial depends on the seed and n alone. `--over rates`
+leaves all but the learning rates as they are; LoRA methods have nothing else to search. OUT/<task>/<method>.toml holds
+the best settings, as `-c` takes them and `compare_methods.py --best OUT`; OUT/<task>/<method>.json all trials. A search
+that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,20 @@ from fed.skeleton import skeleton
 EXAMPLES = """examples:
   python sims/search.py --task LaMP_4 --method perfit --data ../shared/data --dry-run
   python sims/search.py --task LaMP_4 --method perfit --data ../shared/data --out runs/search
+  python sims/search.py --task LaMP_4,LaMP_7 --method perfit,oppu --data ../shared/data --over rates --trials 5 --jobs 2
   python sims/run.py sims/lamp4 -c runs/search/LaMP_4/perfit.toml -c 'data="../shared/data"'
 """
 BLOCKS = (2, 3, 4, 6)  # how many decoder blocks are edited, evenly spaced
 RANKS = {"stage1-rank": (2, 4, 8, 16), "stage2-rank": (1, 2, 4, 8)}
 POSITIONS = {"positions": ("all", "prompt", "l3", "f3+l3"), "stage2-positions": ("same", "l2", "l3")}
-# Rates are drawn evenly in their logarithm; LoRA's lie lower, as its steps are larger.
-RATES = {"stage1-lr": (0.0005, 0.01), "stage2-lr": (0.0002, 0.005)}
-LORA_RATES = {"stage1-lr": (0.0002, 0.003), "stage2-lr": (0.0001, 0.002)}
+# Rates are drawn evenly in their logarithm. The upper ends are for runs of few steps; LoRA's lie lower, as its steps
+# are larger.
+RATES = {"stage1-lr": (0.0005, 0.03), "stage2-lr": (0.0003, 0.03)}
+LORA_RATES = {"stage1-lr": (0.0003, 0.02), "stage2-lr": (0.0002, 0.02)}
+# Draws of a uniform sequence in two dimensions (Roberts' R2: powers of the plastic number): a handful of trials already
+# covers both rates, where independent draws leave gaps.
+_STRIDES = (0.7548776662466927, 0.5698402909980532)
+OVER = ("all", "rates")
 
 
 def spaced(count: int, blocks: int) -> str:
@@ -56,10 +63,11 @@ def spaced(count: int, blocks: int) -> str:
     return ",".join(str(blocks * (place + 1) // (count + 1)) for place in range(count))
 
 
-def draw(trial: int, start: Settings, *, seed: int) -> dict[str, Any]:
+def draw(trial: int, start: Settings, *, seed: int, over: str = "all") -> dict[str, Any]:
     """The settings of the n-th trial: none of its own for trial 0.
 
-    Only settings that the method has a use for are drawn; `start` says which method and base model.
+    Only settings that the method has a use for are drawn; `start` says which method and base model, `over` whether
+    more than the rates is searched.
     Raises ValueError for a method that trains nothing.
     """
     base = skeleton(start.base_source)
@@ -72,37 +80,55 @@ def draw(trial: int, start: Settings, *, seed: int) -> dict[str, Any]:
     dice = random.Random(f"{seed} {start.task} {start.method} {trial}")
     lora = method.engine == "peft"
     found: dict[str, Any] = {}
-    if not lora:
+    if not lora and over == "all":
         found["layers"] = spaced(dice.choice([count for count in BLOCKS if count < base.layers]), base.layers)
         for stage, (rank, where) in enumerate(zip(RANKS, POSITIONS, strict=True), 1):
             found |= {rank: dice.choice(RANKS[rank])} if stages[stage] else {}
             found |= {where: dice.choice(POSITIONS[where])} if stages[stage] else {}
+    shift = random.Random(f"{seed} {start.task} {start.method} rates")
     for stage, (key, (low, high)) in enumerate((LORA_RATES if lora else RATES).items(), 1):
-        rate = math.exp(dice.uniform(math.log(low), math.log(high)))
+        place = (shift.random() + trial * _STRIDES[stage - 1]) % 1.0
+        rate = low * (high / low) ** place
         found |= {key: float(f"{rate:.3g}")} if stages[stage] else {}
     return found
 
 
-def trials(options: argparse.Namespace) -> list[Cell]:
-    """One cell a trial. Raises ValueError for whatever would make a trial fail at once."""
+@dataclass(frozen=True)
+class Search:
+    """One method on one task: its trials' cells, and what each of them drew."""
+
+    task: str
+    method: str
+    drawn: Mapping[Cell, Mapping[str, Any]]
+
+    @property
+    def start(self) -> Cell:
+        return next(iter(self.drawn))
+
+
+def searches(options: argparse.Namespace) -> list[Search]:
+    """One for each task and method. Raises ValueError for whatever would make a trial fail at once."""
     for name in ("trials", "held-out", "jobs"):
         if (value := getattr(options, name.replace("-", "_"))) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    task, label = get_task(options.task).name, options.method
     scoring = {"held-out": options.held_out, "max-queries": 0, "max-new-tokens": 0}
-    (start,) = grid.cells(
-        {task: [options.seed]},
-        [label],
+    tasks = [get_task(name).name for name in options.task.split(",")]
+    starts = grid.cells(
+        {task: [options.seed] for task in tasks},
+        options.method.split(","),
         data=options.data,
         preset_name=options.preset,
         changes={**parsed(options.run_config), **scoring},
     )
     found = []
-    for trial in range(options.trials):
-        own = draw(trial, start.settings(), seed=options.seed)
-        cell = Cell(task, f"trial-{trial:02d}", options.seed, {**start.config, **own})
-        cell.settings()
-        found.append(cell)
+    for start in starts:
+        drawn = {}
+        for trial in range(options.trials):
+            own = draw(trial, start.settings(), seed=options.seed, over=options.over)
+            cell = Cell(start.task, f"{start.label}-{trial:02d}", options.seed, {**start.config, **own})
+            cell.settings()
+            drawn[cell] = own
+        found.append(Search(start.task, start.label, drawn))
     return found
 
 
@@ -111,53 +137,64 @@ def score(report: dict[str, Any]) -> float:
     return float(report["arms"][method_scores.last_arm(report)]["loss_per_token"])
 
 
-def write(options: argparse.Namespace, cells: Sequence[Cell], reports: Reports) -> tuple[Path, Cell]:
-    """The best settings as TOML and all trials as JSON. Returns the TOML's path and the best trial."""
-    start = cells[0].settings().as_config()
-    own = [draw(trial, cells[0].settings(), seed=options.seed) for trial in range(len(cells))]
-    keys = sorted({key for one in own for key in one})
-    order = {cell: (score(report), place) for place, (cell, report) in enumerate(reports.items())}
-    best = min((cell for cell in reports if math.isfinite(order[cell][0])), key=order.__getitem__, default=None)
-    if best is None:
-        raise ValueError(f"no trial of {options.method} on {options.task} ended with a finite loss")
-    drawn = dict(zip(cells, own, strict=True))
-    took = sum(report["seconds"]["wall"] for report in reports.values())
+def best_of(search: Search, reports: Reports) -> Cell:
+    """The trial with the lowest finite loss, the earlier one of equals. Raises ValueError where there is none."""
+    ended = [cell for cell in search.drawn if cell in reports and math.isfinite(score(reports[cell]))]
+    if not ended:
+        raise ValueError(f"no trial of {search.method} on {search.task} ended with a finite loss")
+    return min(ended, key=lambda cell: score(reports[cell]))
+
+
+def write(options: argparse.Namespace, search: Search, reports: Reports) -> Path:
+    """The best settings as TOML and all trials as JSON. Returns the TOML's path."""
+    best, first = best_of(search, reports), search.start
+    ended = sorted((cell for cell in search.drawn if cell in reports), key=lambda cell: score(reports[cell]))
+    took = sum(reports[cell]["seconds"]["wall"] for cell in ended)
     head = (
-        f"# {options.method} on {options.task}: the best of {len(reports)} trials ({best.label}), found by\n"
-        f"# sims/search.py --trials {options.trials} --seed {options.seed} --held-out {options.held_out} "
-        f"--preset {options.preset}, {duration(took)} of runs.\n"
+        f"# {search.method} on {search.task}: the best of {len(ended)} trials ({best.label}), found by\n"
+        f"# sims/search.py --over {options.over} --trials {options.trials} --seed {options.seed} "
+        f"--held-out {options.held_out} --preset {options.preset}, {duration(took)} of runs.\n"
         f"# Loss per token on held-out history {score(reports[best]):.4f}"
-        + (f", at the starting point {score(reports[cells[0]]):.4f}.\n" if cells[0] in reports else ".\n")
+        + (f", at the starting point {score(reports[first]):.4f}.\n" if first in reports else ".\n")
     )
-    folder = options.out / options.task
+    folder = options.out / search.task
     folder.mkdir(parents=True, exist_ok=True)
-    values = {key: {**start, **drawn[best]}[key] for key in keys}
+    start = first.settings().as_config()
+    keys = sorted({key for own in search.drawn.values() for key in own})
+    values = {key: {**start, **search.drawn[best]}[key] for key in keys}
     body = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-    file = write_text(folder / f"{options.method}.toml", head + body)
+    file = write_text(folder / f"{search.method}.toml", head + body)
     rows = [
-        {"trial": cell.label, "loss_per_token": order[cell][0], "settings": {**drawn[cell]}, "arms": report["arms"]}
-        for cell, report in sorted(reports.items(), key=lambda one: order[one[0]])
+        {
+            "trial": cell.label,
+            "loss_per_token": score(reports[cell]),
+            "settings": {**search.drawn[cell]},
+            "arms": reports[cell]["arms"],
+        }
+        for cell in ended
     ]
-    write_json(folder / f"{options.method}.json", {"best": best.label, "seconds": took, "trials": rows})
-    return file, best
+    write_json(folder / f"{search.method}.json", {"best": best.label, "seconds": took, "trials": rows})
+    return file
 
 
-def table(cells: Sequence[Cell], reports: Reports, best: Cell, seed: int) -> Table:
+def table(search: Search, reports: Reports) -> Table:
     """The trials, best first."""
     found = Table("trial", "loss on held-out history", "settings", box=box.SIMPLE_HEAD)
-    for cell in sorted(reports, key=lambda one: score(reports[one])):
-        own = draw(cells.index(cell), cells[0].settings(), seed=seed)
-        words = " ".join(f"{key}={value}" for key, value in own.items()) or "the starting point"
+    found.title, found.title_justify = f"{search.method} on {search.task}", "left"
+    best = best_of(search, reports)
+    for cell in sorted((cell for cell in search.drawn if cell in reports), key=lambda one: score(reports[one])):
+        words = " ".join(f"{key}={value}" for key, value in search.drawn[cell].items()) or "the starting point"
         found.add_row(cell.label + (" *" if cell == best else ""), f"{score(reports[cell]):.4f}", words)
     return found
 
 
 def parser() -> Parser:
     p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--task", required=True, metavar="T", help=f"one of {', '.join(TASKS)}")
-    p.add_argument("--method", default="perfit", metavar="M", help=f"one of {', '.join(METHODS)} (default: perfit)")
+    p.add_argument("--task", required=True, metavar="T,…", help=f"of {', '.join(TASKS)}")
+    p.add_argument("--method", default="perfit", metavar="M,…", help=f"of {', '.join(METHODS)} (default: perfit)")
     p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic)")
     p.add_argument("--trials", type=int, default=20, metavar="N", help="the budget, in runs (default: 20, the paper's)")
+    p.add_argument("--over", default="all", choices=OVER, help="what is drawn (default: all)")
     p.add_argument("--held-out", type=int, default=4, metavar="N", help="history items a user to score on (default: 4)")
     p.add_argument("--seed", type=int, default=0, help="of the draws and of every run (default: %(default)s)")
     p.add_argument("--preset", default="small", choices=grid.PRESETS, help="as of compare_methods.py (default: small)")
@@ -174,20 +211,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=140)
     try:
-        cells = trials(options)
+        found = searches(options)
+        drawn = {cell: own for search in found for cell, own in search.drawn.items()}
         if options.dry_run:
-            for number, (cell, guess) in enumerate(estimates(cells).items()):
-                own = draw(number, cells[0].settings(), seed=options.seed)
-                words = " ".join(f"{key}={value}" for key, value in own.items()) or "the starting point"
-                console.print(f"{cell.label}  about {duration(guess)}  {words}", highlight=False)
-            console.print(f"{len(cells)} trials, about {duration(sum(estimates(cells).values()))} on two cores")
+            guesses = estimates(list(drawn))
+            for cell, guess in guesses.items():
+                words = " ".join(f"{key}={value}" for key, value in drawn[cell].items()) or "the starting point"
+                console.print(f"{cell.task} {cell.label}  about {duration(guess)}  {words}", highlight=False)
+            console.print(f"{len(drawn)} trials, about {duration(sum(guesses.values()))} on two cores")
             return 0
-        reports, lost = run_cells(cells, options.out / options.task / options.method, console, jobs=options.jobs)
+        reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
         if not reports:
             raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
-        file, best = write(options, cells, reports)
-        console.print(table(cells, reports, best, options.seed))
-        print(file)
+        for search in found:
+            console.print(table(search, reports))
+            print(write(options, search, reports))
         return int(bool(lost))
     except (ValueError, OSError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`python sims/search.py`: what is drawn, what a trial may see, and that the best comes back as a TOML for -c."""
 
 import json
+import math
 import tomllib
 
 import pytest
@@ -39,9 +40,19 @@ def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accep
     assert seen["stage1-rank"] == {2, 4, 8, 16} and seen["stage2-rank"] == {1, 2, 4, 8}
     assert seen["layers"] == {search.spaced(count, 30) for count in (2, 3, 4, 6)}
     assert seen["positions"] == {"all", "prompt", "l3", "f3+l3"} and seen["stage2-positions"] == {"same", "l2", "l3"}
-    assert min(seen["stage1-lr"]) >= 0.0005 and max(seen["stage1-lr"]) <= 0.01
-    below = sum(rate < (0.0005 * 0.01) ** 0.5 for rate in seen["stage1-lr"])
-    assert 60 < below < 140  # even in the logarithm
+    assert min(seen["stage1-lr"]) >= 0.0005 and max(seen["stage1-lr"]) <= 0.03
+    below = sum(rate < (0.0005 * 0.03) ** 0.5 for rate in seen["stage1-lr"])
+    assert 95 < below < 105  # even in the logarithm
+
+
+def test_rates_alone_are_drawn_and_a_few_of_them_leave_no_large_gap(search, script):
+    start = started(script, "perfit")
+    own = [search.draw(trial, start, seed=0, over="rates") for trial in range(1, 9)]
+    assert all(set(one) == {"stage1-lr", "stage2-lr"} for one in own)
+    for key, (low, high) in search.RATES.items():
+        places = sorted(math.log(one[key] / low) / math.log(high / low) for one in own)
+        gaps = [b - a for a, b in zip([0.0, *places], [*places, 1.0], strict=True)]
+        assert places[0] >= 0 and places[-1] <= 1 and max(gaps) < 0.25
 
 
 def test_layers_are_evenly_spaced(search):
@@ -59,7 +70,9 @@ def test_lora_has_the_rates_of_its_own_stages_to_search(search, script, method):
 
 def test_trials_are_tested_on_held_out_history_and_differ_in_what_is_drawn_alone(search):
     options = search.parser().parse_args(["--task", "LaMP_7", "--trials", "6", "--held-out", "3"])
-    cells = search.trials(options)
+    (found,) = search.searches(options)
+    cells = list(found.drawn)
+    assert (found.task, found.method, found.start) == ("LaMP_7", "perfit", cells[0])
     assert len(cells) == 6 and len({cell.key for cell in cells}) == 6
     drawn = {"layers", "stage1-rank", "stage2-rank", "positions", "stage2-positions", "stage1-lr", "stage2-lr"}
     for cell in cells:
@@ -85,14 +98,35 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search,
     losses = [trial["loss_per_token"] for trial in trials]
     assert len(losses) == 2 and losses == sorted(losses) and losses[0] < losses[1]
     assert losses == [trial["arms"]["stage1+2"]["loss_per_token"] for trial in trials]
-    (drawn,) = [trial["settings"] for trial in trials if trial["trial"] == "trial-01"]
+    (drawn,) = [trial["settings"] for trial in trials if trial["trial"] == "perfit-01"]
     best = tomllib.loads(file.read_text())
     assert set(best) == set(drawn)
-    if trials[0]["trial"] == "trial-01":
+    if trials[0]["trial"] == "perfit-01":
         assert best == drawn
     else:
         assert best["layers"] == "1,2"
     assert "best of 2 trials" in file.read_text() and "at the starting point" in file.read_text()
+
+
+def test_several_tasks_and_methods_are_searched_in_one_command(search, tiny_base, tmp_path, capsys):
+    """Real Flower and Ray on the tiny base; every trial of every method is a run of its own."""
+    pytest.importorskip("peft")
+    line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit,lora-p", "--over", "rates", "--trials", "2", "--jobs", "2"]
+    few = 'data="synthetic:3" layers="1,2" stage1-users=1 stage2-users=2 rounds=1 max-items=2'
+    line += ["--out", str(tmp_path), "--held-out", "1", "-c", f'base-model="{tiny_base}" {few}']
+    assert search.main(line) == 0
+    for task in ("LaMP_4", "LaMP_7"):
+        for method, keys in (("perfit", {"stage1-lr", "stage2-lr"}), ("lora-p", {"stage2-lr"})):
+            assert set(tomllib.loads((tmp_path / task / f"{method}.toml").read_text())) == keys
+            trials = json.loads((tmp_path / task / f"{method}.json").read_text())["trials"]
+            assert sorted(trial["trial"] for trial in trials) == [f"{method}-00", f"{method}-01"]
+    (cell,) = script_cells(search, tmp_path, "LaMP_7", "lora-p")
+    assert cell.config["stage2-lr"] == tomllib.loads((tmp_path / "LaMP_7" / "lora-p.toml").read_text())["stage2-lr"]
+
+
+def script_cells(search, folder, task, method):
+    """The cells that compare_methods.py --best makes of what was found."""
+    return search.grid.cells({task: [0]}, [method], data=None, preset_name="small", changes={}, best=folder)
 
 
 @pytest.mark.parametrize(
