@@ -42,7 +42,7 @@ def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accep
     assert seen["positions"] == {"all", "prompt", "l3", "f3+l3"} and seen["stage2-positions"] == {"same", "l2", "l3"}
     assert min(seen["stage1-lr"]) >= 0.001 and max(seen["stage1-lr"]) <= 0.008
     below = sum(rate < (0.001 * 0.008) ** 0.5 for rate in seen["stage1-lr"])
-    assert 95 < below < 105  # even in the logarithm
+    assert 80 < below < 120  # even in the logarithm
 
 
 def test_rates_alone_are_drawn_and_a_few_of_them_leave_no_large_gap(search, script):
