@@ -70,7 +70,11 @@ def parser() -> Parser:
         help="small: caps for two cores, sims/grid.toml; paper: each app's paper.toml (default: %(default)s)",
     )
     p.add_argument(
-        "--best", type=Path, metavar="DIR", help="settings found by sims/search.py --out DIR, where there are some"
+        "--best",
+        type=Path,
+        metavar="DIR",
+        help="settings found by sims/search.py --out DIR; a task that was not searched takes those of one with the same "
+        "kind of answers, labels or texts",
     )
     p.add_argument(
         "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="settings of every cell"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import CHECKOUT, LORA_RATES, Cell, app_of, settings
+from cells import CHECKOUT, LORA_RATES, STAGE1_OF, Cell, app_of, settings
 from flwr.common.config import parse_config_args
 
 from fed import methods
@@ -81,9 +81,20 @@ def trains_lora(label: str, shared: Mapping[str, Any], task: str) -> bool:
 
 
 def searched(folder: Path | None, task: str, label: str) -> dict[str, Any]:
-    """The settings that `search.py` found for the method on the task; none where it was not asked."""
-    file = None if folder is None else folder / task / f"{label.split(':')[0]}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    """The settings that `search.py` found for the method; none where it was not asked.
+
+    Of the task itself, else of the first task that was searched and is answered as this one, by a label or by a text;
+    of the method itself, else of the one whose stage 1 it is.
+    """
+    if folder is None:
+        return {}
+    name = label.split(":")[0]
+    alike = [other for other in TASKS if bool(get_task(other).labels) == bool(get_task(task).labels)]
+    for one in (task, *alike):
+        for method in (name, STAGE1_OF.get(name, name)):
+            if (file := folder / one / f"{method}.toml").is_file():
+                return tomllib.loads(file.read_text(encoding="utf-8"))
+    return {}
 
 
 def cells(

@@ -214,6 +214,26 @@ def test_a_method_may_have_settings_of_its_own_and_what_a_search_found(script, t
     assert {c.settings().seed for c in both} == {3}
 
 
+def test_what_was_searched_on_one_task_serves_those_answered_alike_and_the_methods_own_stage_1(script, tmp_path):
+    grid, cells = script("grid"), script("cells")
+    for task, rate in (("LaMP_2M", 0.002), ("LaMP_4", 0.004)):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "perfit.toml").write_text(f"stage1-lr = {rate}\nstage2-lr = {rate / 10}\n")
+    tasks = {task: [0] for task in ("LaMP_2N", "LaMP_2M", "LaMP_3", "LaMP_4", "LaMP_5", "LaMP_7")}
+    methods = ["perfit", "perfit-stage1", "reft-p"]
+    made = grid.cells(tasks, methods, data=None, preset_name="small", changes={}, best=tmp_path)
+    rates = {(c.task, c.label): c.settings().stage1_lr for c in made}
+    for task in tasks:
+        expected = 0.002 if task in ("LaMP_2N", "LaMP_2M", "LaMP_3") else 0.004
+        assert rates[task, "perfit"] == rates[task, "perfit-stage1"] == expected
+    plain = grid.cells(tasks, methods, data=None, preset_name="small", changes={})
+    assert [c.key for c in made if c.label == "reft-p"] == [c.key for c in plain if c.label == "reft-p"]
+    taken = cells.same_stage1(made)
+    assert {(c.task, c.label, other.label) for c, other in taken.items()} == {
+        (task, "perfit-stage1", "perfit") for task in tasks
+    }
+
+
 def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
     cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="paper", changes={})
     assert {(c.settings().stage1_lr, c.settings().batch_size, c.settings().temperature) for c in cells} == {
