@@ -47,9 +47,9 @@ EXAMPLES = """examples:
 """
 BLOCKS = (2, 3, 4, 6)  # how many decoder blocks are edited, evenly spaced
 RANKS = {"stage1-rank": (2, 4, 8, 16), "stage2-rank": (1, 2, 4, 8)}
-POSITIONS = {"positions": ("all", "prompt", "l3", "f3+l3"), "stage2-positions": ("same", "l2", "l3")}
+POSITIONS = {"positions": ("all-f1", "all", "prompt-f1", "l3", "f3+l3"), "stage2-positions": ("same", "l2", "l3")}
 # Rates are drawn evenly in their logarithm; those of LoRA reach further, as its steps start from B = 0.
-RATES = {"stage1-lr": (0.001, 0.008), "stage2-lr": (0.0002, 0.004)}
+RATES = {"stage1-lr": (0.001, 0.016), "stage2-lr": (0.0003, 0.008)}
 LORA_RATES = {"stage1-lr": (0.0005, 0.02), "stage2-lr": (0.0005, 0.02)}
 # Draws of a uniform sequence in two dimensions (Roberts' R2: powers of the plastic number): a handful of trials already
 # covers both rates, where independent draws leave gaps.

@@ -40,6 +40,10 @@ def mask_by_hand(rule, prompt, total):
     """Which of a prompt's and its continuation's tokens the rule edits."""
     inside = {
         "all": lambda t: True,
+        "all-f1": lambda t: t >= 1,
+        "all-f2": lambda t: t >= min(2, prompt),
+        "all-f4": lambda t: t >= min(4, prompt),
+        "prompt-f2": lambda t: 2 <= t < prompt,
         "prompt": lambda t: t < prompt,
         "last": lambda t: t == prompt - 1,
         "answer": lambda t: t >= prompt - 1,
@@ -97,7 +101,7 @@ def test_greedy_decoding_without_edits_is_models_generate(tiny64, budget):
     assert generate(tiny64, rows, GREEDY, ALL, token_budget=budget) == expected
 
 
-@pytest.mark.parametrize("rule", ["all", "prompt", "last", "answer", "f2+l1"])
+@pytest.mark.parametrize("rule", ["all", "all-f1", "all-f4", "prompt", "prompt-f2", "last", "answer", "f2+l1"])
 def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, without_cache, hooks_of, rule):
     rows, collective, personal = mixed
     expected = [without_cache(row, collective, personal, rule, 10) for row in rows]
@@ -268,7 +272,7 @@ def test_sampling_without_generators_is_refused(tiny64):
         generate(tiny64, [EditedRow(Row((5, 6), (7,)))], Decoding(3, temperature=0.5), ALL)
 
 
-@pytest.mark.parametrize("rule", ["all", "last", "f2+l1"])
+@pytest.mark.parametrize("rule", ["all", "all-f2", "last", "f2+l1"])
 @pytest.mark.parametrize("budget", [2048, 30])
 def test_losses_are_the_likelihoods_of_the_completions_under_each_rows_edits(
     tiny64, mixed, reference_logits, hooks_of, rule, budget

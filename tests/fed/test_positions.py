@@ -31,6 +31,12 @@ CASES = [
     ("f2+l0", 4, 1, "1100 0"),
     ("f12+l10", 4, 1, "1111 0"),
     ("all", 0, 2, " 11"),
+    ("all-f1", 4, 2, "0111 11"),
+    ("all-f3", 2, 2, "00 11"),
+    ("all-f12", 2, 2, "00 11"),
+    ("prompt-f1", 4, 2, "0111 00"),
+    ("prompt-f2", 1, 2, "0 00"),
+    ("all-f1", 0, 2, " 11"),
 ]
 
 
@@ -53,6 +59,7 @@ def test_the_table_of_positions(rule, prompt, completion, expected, padding, lef
 
 RULES = st.one_of(
     st.sampled_from(["all", "prompt", "last", "answer"]),
+    st.builds("{}-f{}".format, st.sampled_from(["all", "prompt"]), st.integers(1, 9)),
     st.builds("f{}".format, st.integers(1, 9)),
     st.builds("l{}".format, st.integers(1, 9)),
     st.builds("f{}+l{}".format, st.integers(0, 9), st.integers(1, 9)),
@@ -85,7 +92,7 @@ def test_first_and_last_count_their_tokens(first, last, prompt):
 @pytest.mark.parametrize(
     "text",
     ["", " ", "All", "first", "f", "l", "f0", "l0", "f0+l0", "+l3", "f3+", "f3l3", "l3+f3", "f-1", "f3 + l3",
-     "f3+l3+f1", "all ", "3"],
+     "f3+l3+f1", "all ", "3", "all-f0", "all-f", "all-l1", "last-f1", "all-f1-f1", "all+f1"],
 )  # fmt: skip
 def test_any_other_rule_is_refused_with_the_value(text):
     with pytest.raises(ValueError, match="positions must be") as error:
@@ -96,3 +103,11 @@ def test_any_other_rule_is_refused_with_the_value(text):
 def test_a_rule_followed_by_a_line_break_is_refused():
     with pytest.raises(ValueError, match="positions must be"):
         Positions.parse("f3+l3\n")
+
+
+@given(RULES, st.integers(1, 12))
+def test_no_edited_token_lies_before_the_first_that_a_rule_may_touch(rule, prompt):
+    rows = batch([(prompt, 2)], False)
+    mask = Positions.parse(rule).mask(rows.prompt, rows.tokens)[0].tolist()
+    first = Positions.parse(rule).untouched(prompt)
+    assert first < prompt and not any(mask[:first])

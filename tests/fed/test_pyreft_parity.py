@@ -146,7 +146,7 @@ def test_an_intervention_gives_back_the_edit_that_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("stage", (1, 2))
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", (*RULES, "all-f1"))
 def test_pyreft_starts_at_our_loss_and_its_curve_stays_within_three_percent(
     base: BaseModel, rule: str, stage: int
 ) -> None:

@@ -34,7 +34,7 @@ def test_the_prefix_is_what_lies_before_every_edited_token(positions, expected):
         assert count == (edited if not (rule.first or rule.everywhere) else 0)
 
 
-@pytest.mark.parametrize("positions", ["l2", "last", "answer"])
+@pytest.mark.parametrize("positions", ["l2", "last", "answer", "all-f3"])
 @pytest.mark.parametrize("frozen_at", [None, "all", "l3", "f2+l1"])
 @pytest.mark.parametrize("budget", [1000, 12])
 def test_training_gives_the_same_edits_with_and_without(

@@ -21,7 +21,7 @@ def asked(seed=0, prompts=3):
     return rows
 
 
-@pytest.mark.parametrize("where", ["all", "prompt", "l2", "f1+l1"])
+@pytest.mark.parametrize("where", ["all", "all-f1", "prompt", "l2", "f1+l1"])
 @pytest.mark.parametrize("budget", [16, 10_000])
 def test_a_shared_prompt_scores_as_rows_of_their_own(tiny64, random_bank, hooks_of, where, budget):
     edits = {"collective": random_bank(1, seed=1), "personal": random_bank(2, seed=2)}
