@@ -73,8 +73,8 @@ def parser() -> Parser:
         "--best",
         type=Path,
         metavar="DIR",
-        help="settings found by sims/search.py --out DIR; a task that was not searched takes those of one that is "
-        "answered alike, by labels or by texts",
+        help="settings found by sims/search.py --out DIR; a task that was not searched takes those of one that was, "
+        "if it can one that is answered alike, by labels or by texts",
     )
     p.add_argument(
         "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="settings of every cell"

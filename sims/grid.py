@@ -83,14 +83,14 @@ def trains_lora(label: str, shared: Mapping[str, Any], task: str) -> bool:
 def searched(folder: Path | None, task: str, label: str) -> dict[str, Any]:
     """The settings that `search.py` found for the method; none where it was not asked.
 
-    Of the task itself, else of the first task that was searched and is answered as this one, by a label or by a text;
-    of the method itself, else of the one whose stage 1 it is.
+    Of the task itself, else of a task that was searched, first one that is answered alike, by a label or by a text; of
+    the method itself, else of the one whose stage 1 it is.
     """
     if folder is None:
         return {}
     name = label.split(":")[0]
-    alike = [other for other in TASKS if bool(get_task(other).labels) == bool(get_task(task).labels)]
-    for one in (task, *alike):
+    others = sorted(TASKS, key=lambda other: bool(get_task(other).labels) != bool(get_task(task).labels))
+    for one in (task, *others):
         for method in (name, STAGE1_OF.get(name, name)):
             if (file := folder / one / f"{method}.toml").is_file():
                 return tomllib.loads(file.read_text(encoding="utf-8"))

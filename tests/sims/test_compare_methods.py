@@ -214,7 +214,9 @@ def test_a_method_may_have_settings_of_its_own_and_what_a_search_found(script, t
     assert {c.settings().seed for c in both} == {3}
 
 
-def test_what_was_searched_on_one_task_serves_those_answered_alike_and_the_methods_own_stage_1(script, tmp_path):
+def test_what_was_searched_on_one_task_serves_others_first_those_answered_alike_and_the_methods_stage_1(
+    script, tmp_path
+):
     grid, cells = script("grid"), script("cells")
     for task, rate in (("LaMP_2M", 0.002), ("LaMP_4", 0.004)):
         (tmp_path / task).mkdir()
@@ -232,6 +234,9 @@ def test_what_was_searched_on_one_task_serves_those_answered_alike_and_the_metho
     assert {(c.task, c.label, other.label) for c, other in taken.items()} == {
         (task, "perfit-stage1", "perfit") for task in tasks
     }
+    (tmp_path / "LaMP_2M" / "perfit.toml").unlink()
+    (labels, _, _) = grid.cells({"LaMP_3": [0]}, methods, data=None, preset_name="small", changes={}, best=tmp_path)
+    assert labels.settings().stage1_lr == 0.004  # the only one there is
 
 
 def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
