@@ -13,7 +13,9 @@ import sys
 from functools import lru_cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
-_BLOCK = 1 << 20  # bytes; a larger block is mapped, and unmapped when it is freed
+# Bytes. A larger block is mapped, and unmapped when it is freed: the system clears its pages each time, so most of a
+# training step's tensors, of some megabytes, should be smaller. So much of a heap's end is kept for the next ones.
+_BLOCK, _KEPT = 8 << 20, 64 << 20
 
 
 @lru_cache(maxsize=1)
@@ -28,7 +30,7 @@ def bound() -> bool:
         return False
     chosen = (
         ("MALLOC_MMAP_THRESHOLD_", _MMAP_THRESHOLD, _BLOCK),
-        ("MALLOC_TRIM_THRESHOLD_", _TRIM_THRESHOLD, _BLOCK),
+        ("MALLOC_TRIM_THRESHOLD_", _TRIM_THRESHOLD, _KEPT),
         ("MALLOC_ARENA_MAX", _ARENA_MAX, 2),
     )
     return all([mallopt(parameter, value) for name, parameter, value in chosen if name not in os.environ])
