@@ -6,7 +6,7 @@
     base     processes that load the base and run one forward and backward pass: the pages of its file that they share
              (PSS: a page counts once, divided among them) and what their own memory grew by when they loaded it
     actors   the same file, seen from outside in the Ray actors of a real run with one CPU an actor
-    runs     peak PSS of whole runs of `sims/run.py` with few and with many users, two short rows and four queries each;
+    runs     peak PSS of whole runs of `sims/run.py` with few and with many users, two short rows and two queries each;
              two users already fill the token budget, so that users are compared and not the widths of batches
     stage2   one message "train your private vectors" for 1,000 users to the real ClientApp: the process's memory as
              users are finished
@@ -40,8 +40,8 @@ from fed.random_base import save_tiny
 HERE = Path(__file__).resolve().parent
 PARTS = ("base", "actors", "runs", "stage2")
 SHORT = (
-    "max-items=2 max-queries=4 max-new-tokens=4 max-length=48 rounds=1 fraction=1.0 local-epochs=1 stage2-epochs=1 "
-    "token-budget=96"
+    "max-items=2 max-queries=2 max-new-tokens=4 max-length=48 rounds=1 fraction=1.0 local-epochs=1 stage2-epochs=1 "
+    "token-budget=48"
 )
 
 
