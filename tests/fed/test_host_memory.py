@@ -45,6 +45,34 @@ def test_freed_blocks_go_back_to_the_system(monkeypatch):
     assert found["bounded"][1] < 20
 
 
+REUSED = """
+import ctypes, resource
+from fed import host_memory
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+assert host_memory.bound()
+
+def faults(count, size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        block = c.malloc(size)
+        ctypes.memset(block, 1, size)
+        c.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(50, 4 << 20), faults(50, 16 << 20))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_blocks_of_a_steps_size_are_used_again_without_new_pages(monkeypatch):
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX"):
+        monkeypatch.delenv(name, raising=False)
+    done = subprocess.run([sys.executable, "-c", REUSED], capture_output=True, text=True, check=True)
+    small, large = (int(n) for n in done.stdout.split())
+    assert small < 2 * (4 << 20) // 4096 < large  # one block's pages, or a block's each time (fewer if pages are huge)
+
+
 def test_every_loaded_base_on_a_cpu_is_bounded(tiny_base):
     program = (
         "import sys; from fed import base_model, host_memory; base_model.load(sys.argv[1], device='cpu');"
