@@ -30,6 +30,7 @@ from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import terminal
 from processes import family
 from rich.console import Console
 from run import settings_of
@@ -282,9 +283,7 @@ def main() -> int:
     if options.hold:
         hold(options.base_model, options.dtype)
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = terminal.console()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="perfit-tiny-") as scratch, console.status("") as status:
         source = options.base_model

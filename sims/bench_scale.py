@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from rich.console import Console
+import terminal
 from rich.progress import Progress
 from rich.table import Table
 
@@ -126,9 +126,7 @@ def main() -> int:
     p.add_argument("--users", type=numbers, default=[10, 100, 1000, 10_000], metavar="U,…", help="(10,100,1000,10000)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, and the plot beside it")
     options = p.parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = terminal.console()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="perfit-scale-") as scratch, Progress(console=console) as progress:
         base = Path(scratch) / "tiny"

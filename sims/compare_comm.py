@@ -23,6 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import comm_figures
 import comm_measured
+import terminal
 from comm_tables import Report, measured_tables, tables, write_csv, write_json
 from rich.console import Console
 
@@ -227,9 +228,7 @@ def measure(options: argparse.Namespace, report: Report, console: Console) -> No
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=110)
+    console = terminal.console(110)
     try:
         if options.data and options.analytic:
             raise ValueError("data concerns the measured part, which --analytic leaves out; give one of the two")

@@ -22,6 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import grid
 import method_scores
 import method_tables
+import terminal
 from cells import Cell, same_stage1
 from comm_tables import write_csv, write_json, write_text
 from flwr.common.config import parse_config_args
@@ -205,9 +206,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = terminal.console()
     try:
         cells = plan(options)
         if options.dry_run:

@@ -26,11 +26,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import grid
 import method_scores
+import terminal
 from cells import Cell
 from comm_tables import write_json, write_text
 from compare_methods import Parser, parsed
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from run_cells import Reports, duration, estimates, run_cells
 
@@ -206,9 +206,7 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = terminal.console()
     try:
         found = searches(options)
         drawn = {cell: own for search in found for cell, own in search.drawn.items()}
@@ -222,10 +220,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
         if not reports:
             raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
+        failed = bool(lost)
         for search in found:
-            console.print(table(search, reports))
-            print(write(options, search, reports))
-        return int(bool(lost))
+            try:  # a method without a single good trial takes nothing from the others
+                console.print(table(search, reports))
+                print(write(options, search, reports))
+            except ValueError as problem:
+                failed = True
+                print(f"error: {problem}", file=sys.stderr)
+        return int(failed)
     except (ValueError, OSError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
         return 1

@@ -39,11 +39,8 @@ def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accep
             seen.setdefault(key, set()).add(value)
     assert seen["stage1-rank"] == {2, 4, 8, 16} and seen["stage2-rank"] == {1, 2, 4, 8}
     assert seen["layers"] == {search.spaced(count, 30) for count in (2, 3, 4, 6)}
-    assert seen["positions"] == {"all-f1", "all", "prompt-f1", "l3", "f3+l3"} and seen["stage2-positions"] == {
-        "same",
-        "l2",
-        "l3",
-    }
+    assert seen["positions"] == {"all-f1", "all", "prompt-f1", "l3", "f3+l3"}
+    assert seen["stage2-positions"] == {"same", "l2", "l3"}
     assert min(seen["stage1-lr"]) >= 0.001 and max(seen["stage1-lr"]) <= 0.016
     below = sum(rate < (0.001 * 0.016) ** 0.5 for rate in seen["stage1-lr"])
     assert 80 < below < 120  # even in the logarithm
@@ -126,6 +123,20 @@ def test_several_tasks_and_methods_are_searched_in_one_command(search, tiny_base
             assert sorted(trial["trial"] for trial in trials) == [f"{method}-00", f"{method}-01"]
     (cell,) = script_cells(search, tmp_path, "LaMP_7", "lora-p")
     assert cell.config["stage2-lr"] == tomllib.loads((tmp_path / "LaMP_7" / "lora-p.toml").read_text())["stage2-lr"]
+
+
+def test_a_method_without_a_good_trial_takes_nothing_from_the_others(search, tmp_path, capsys, monkeypatch):
+    def only_perfits(cells, *arguments, **options):
+        arms = {"stage1": None, "stage1+2": {"loss_per_token": 1.5}}
+        good = {cell: {"arms": arms, "seconds": {"wall": 1.0}} for cell in cells if cell.label.startswith("perfit")}
+        return good, {cell: "the loss is nan" for cell in cells if cell not in good}
+
+    monkeypatch.setattr(search, "run_cells", only_perfits)
+    line = ["--task", "LaMP_7", "--method", "reft-p,perfit", "--trials", "2", "--over", "rates", "--out", str(tmp_path)]
+    assert search.main(line) == 1
+    said = capsys.readouterr()
+    assert said.err == "error: no trial of reft-p on LaMP_7 ended with a finite loss\n"
+    assert [file.name for file in sorted((tmp_path / "LaMP_7").glob("*.toml"))] == ["perfit.toml"]
 
 
 def script_cells(search, folder, task, method):
