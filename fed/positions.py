@@ -6,9 +6,9 @@
     all-f1   every token but the prompt's first (also all-fN, prompt-fN)
 
 The names for the first and last positions follow LoReFT (Wu et al. 2024, section 4.1). Why leave out a first token: it
-is where a decoder puts attention that should go nowhere (Xiao et al. 2024, attention sinks), with hidden states of a
-hundred times the others' norm in the later half of the blocks (Sun et al. 2024, massive activations). An edit there
-is a hundred times as large, and disturbs every later token.
+is where a decoder puts attention that should go nowhere (Xiao et al. 2024, attention sinks), with hidden states far
+larger than the others' in the later half of the blocks (Sun et al. 2024, massive activations). An edit there is as much
+larger, and disturbs every later token.
 """
 
 from __future__ import annotations
