@@ -30,7 +30,7 @@ from fed.settings import Settings
 CHECKOUT = Path(__file__).resolve().parents[1]
 Config = Mapping[str, Any]
 # LoRA's steps and LoReFT's are not of one size: methods that PEFT trains take these, the others their app's own.
-LORA_RATES: dict[str, Any] = {"stage1-lr": 0.001, "stage2-lr": 0.0005, "average": "fedavg"}
+LORA_RATES: dict[str, Any] = {"stage1-lr": 0.01, "stage2-lr": 0.005, "average": "fedavg"}
 # Methods that are another's stage 1, bit for bit (a test holds it): where both are asked for, one run does for both.
 STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
 STAGE1_ARMS = ("base", "stage1")
