@@ -76,7 +76,7 @@ def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None 
     ) as process:
         assert process.stdout is not None
         if seat is not None:
-            seat.process = process
+            seat.take(process)
         try:
             for line in process.stdout:
                 if line.strip():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import comm_figures
 import comm_measured
+import leaving
 import terminal
 from comm_tables import Report, measured_tables, tables, write_csv, write_json
 from rich.console import Console
@@ -254,9 +254,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run in progress is ended too, not left behind
+    leaving.once()  # the run in progress is ended too, not left behind
     sys.exit(main())

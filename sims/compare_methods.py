@@ -11,7 +11,6 @@ import argparse
 import os
 import platform
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NoReturn
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import grid
+import leaving
 import method_scores
 import method_tables
 import terminal
@@ -232,5 +232,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cell in progress is ended too, and is run again
+    leaving.once()  # the cell in progress is ended too, and is run again
     sys.exit(main())

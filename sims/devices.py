@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import device_traffic
+import leaving
 import network_namespaces
 from device_farm import Device, Farm
 from run import settings_of, spelled_out
@@ -215,19 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _leave(number: int, _: object) -> None:
-    """Leave by the same door, so that everything stops; a second signal must not stop that."""
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(143)
-
-
 def main() -> int:
     options = _parser().parse_args()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, _leave)
+    leaving.once()
     try:
         if options.devices < 1 or options.threads < 1:
             raise ValueError(f"--devices and --threads must be at least 1, got {options.devices}, {options.threads}")

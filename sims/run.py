@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import signal
 import sys
 import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import leaving
 import wall_clock
 from flwr.common.config import parse_config_args
 from processes import PeakMemory
@@ -74,12 +74,6 @@ def preflight(settings: Settings) -> None:
     roster(corpus, settings)
 
 
-def _leave(*_: object) -> None:
-    """Leave by the same door, so that the SuperLink stops; a second signal, as `timeout` sends, must not stop that."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(143)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("app", type=Path, help="folder of a Flower app, such as sims/lamp7")
@@ -95,7 +89,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="show all of Flower's and Ray's own lines")
     options = parser.parse_args()
     began = wall_clock.command_began()
-    signal.signal(signal.SIGTERM, _leave)
+    leaving.once()
     try:
         overrides = [spelled_out(override) for override in options.run_config]
         settings: Settings
@@ -123,6 +117,9 @@ def main() -> int:
     except (ValueError, OSError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     if status != "finished:completed":
         print(error or f"error: the run ended as {status}; its whole log is {folder / 'run.log'}", file=sys.stderr)
         return 1

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import random
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import grid
+import leaving
 import method_scores
 import terminal
 from cells import Cell
@@ -238,5 +238,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    leaving.once()
     sys.exit(main())

@@ -22,15 +22,23 @@ class Seat:
 
     Attributes:
         environment: for `sims/run.py`, which then uses this seat's SuperLink. federation: Flower's federation config,
-        "" for Flower's own.
+        "" for Flower's own. process: the run at work. ended: no run should go on here.
     """
 
     environment: Mapping[str, str]
     federation: str = ""
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    ended: bool = False
+
+    def take(self, process: subprocess.Popen[str]) -> None:
+        """A run has begun here; it is told to end at once where the seat was ended while it began."""
+        self.process = process
+        if self.ended:
+            process.terminate()
 
     def end(self) -> None:
-        """Tell the run that is at work here, if any, to end."""
+        """Tell the run that is at work here, or about to be, to end."""
+        self.ended = True
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 

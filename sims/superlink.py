@@ -120,16 +120,21 @@ def stream_log(environment: dict[str, str], run_id: str, keep: Path, verbose: bo
     )
     assert log.stdout is not None
     error = ""
-    with keep.open("w", encoding="utf-8", buffering=1) as whole:
-        for line in log.stdout:
-            whole.write(line)
-            text = _ACTOR.sub("", line.rstrip("\n"))
-            if text.startswith("error: "):
-                error = text
-            # What follows an error line is Flower's traceback of it.
-            if verbose or not (error or _NOISE.search(text)):
-                print(text, flush=True)
-    log.wait()
+    try:
+        with keep.open("w", encoding="utf-8", buffering=1) as whole:
+            for line in log.stdout:
+                whole.write(line)
+                text = _ACTOR.sub("", line.rstrip("\n"))
+                if text.startswith("error: "):
+                    error = text
+                # What follows an error line is Flower's traceback of it.
+                if verbose or not (error or _NOISE.search(text)):
+                    print(text, flush=True)
+        log.wait()
+    except BaseException:
+        log.kill()  # it would go on asking a SuperLink that is no more
+        log.wait()
+        raise
     return error
 
 
