@@ -26,7 +26,7 @@ $(WITH_DATA): setup
 	$(BIN)/python sims/run.py sims/$@ $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 lint: setup
 	$(BIN)/ruff check .

@@ -217,9 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if cell in taken:
                     state = f"the stage 1 of {taken[cell].label}"
                 console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
+            whole = duration(grid.elapsed(left.values(), options.jobs))
             console.print(
-                f"{len(cells)} cells, {len(left)} of them to run, about {duration(sum(left.values()) / options.jobs)} "
-                f"on two cores; preset {options.preset}"
+                f"{len(cells)} cells, {len(left)} of them to run, about {whole} on two cores; preset {options.preset}"
             )
             return 0
         return int(run(cells, options, console) > 0)

@@ -7,7 +7,7 @@ differs: the learning rates (LoRA's, or the app's, or those that `sims/search.py
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cells import CHECKOUT, LORA_RATES, STAGE1_OF, Cell, app_of, settings
 from flwr.common.config import parse_config_args
 
 from fed import methods
+from fed.base_model import choose_device, choose_dtype
 from fed.cohorts import roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import TASKS, get_task
@@ -30,6 +31,7 @@ OTHER_TRAINING_TOKENS_A_SECOND = 900.0
 READING_TOKENS_A_SECOND = 1800.0
 WRITING_TOKENS_A_SECOND = 60.0
 CHARACTERS_A_TOKEN = 4.0
+SLOWER_IN_FLOAT32 = 2.5  # computing, on cores without bf16 instructions (bench_engine.py, README)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def work(chosen: Settings) -> Work:
 
 
 def seconds(cell: Cell, load: Work) -> float:
-    """About how long a cell takes, start to end."""
+    """About how long a cell takes alone on two cores, start to end, in the dtype that this machine would take."""
     chosen = cell.settings()
     method = methods.make(chosen, skeleton(chosen.base_source))
     one, two = bool(method.collective_shapes()), bool(method.private_shapes())
@@ -168,4 +170,10 @@ def seconds(cell: Cell, load: Work) -> float:
     else:
         answering = arms * load.prompts * 2 / READING_TOKENS_A_SECOND
         answering += arms * load.queries * chosen.max_new_tokens / WRITING_TOKENS_A_SECOND
-    return START_SECONDS + trained / speed + answering
+    slower = SLOWER_IN_FLOAT32 if choose_dtype(chosen.dtype, choose_device(chosen.device)) == "float32" else 1.0
+    return START_SECONDS + slower * (trained / speed + answering)
+
+
+def elapsed(guesses: Iterable[float], jobs: int) -> float:
+    """About how long cells take together, several at a time: their starts overlap, but the cores compute no faster."""
+    return sum(START_SECONDS / jobs + guess - START_SECONDS for guess in guesses)

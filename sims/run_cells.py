@@ -85,15 +85,15 @@ def _run_cells(
             reports[cell] = cell.take(root, reports[other], other.label)
             del lost[cell]
     guess = {cell: cells[cell] for cell in lost if cell not in taken}
-    whole, guessed = sum(guess.values()), 0.0
+    whole, guessed, total = sum(guess.values()), 0.0, duration(grid.elapsed(guess.values(), jobs))
     console.print(
         f"{len(cells)} cells, {len(cells) - len(lost)} finished before; {len(guess)} to run, {jobs} at a time, about "
-        f"{duration(whole / jobs)} on two cores"
+        f"{total} on two cores"
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, console=console, transient=True))
-        bar = progress.add_task("", total=whole or 1.0, left=f"about {duration(whole / jobs)} left")
+        bar = progress.add_task("", total=whole or 1.0, left=f"about {total} left")
         seats = [stack.enter_context(seat(jobs)) for _ in range(min(jobs, len(guess)))]
         free: SimpleQueue[Seat] = SimpleQueue()
         for one in seats:

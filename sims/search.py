@@ -215,7 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for cell, guess in guesses.items():
                 words = " ".join(f"{key}={value}" for key, value in drawn[cell].items()) or "the starting point"
                 console.print(f"{cell.task} {cell.label}  about {duration(guess)}  {words}", highlight=False)
-            console.print(f"{len(drawn)} trials, about {duration(sum(guesses.values()))} on two cores")
+            console.print(
+                f"{len(drawn)} trials, about {duration(grid.elapsed(guesses.values(), options.jobs))} on two cores"
+            )
             return 0
         reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
         if not reports:

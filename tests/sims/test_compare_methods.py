@@ -197,6 +197,14 @@ def test_the_whole_grid_is_planned_within_four_hours(command):
     )
 
 
+def test_cells_side_by_side_save_their_starts_and_no_computing(script):
+    grid = script("grid")
+    computing = [10.0, 30.0]
+    guesses = [grid.START_SECONDS + one for one in computing]
+    assert grid.elapsed(guesses, 1) == pytest.approx(sum(guesses))
+    assert grid.elapsed(guesses, 2) == pytest.approx(sum(computing) + grid.START_SECONDS)
+
+
 def test_every_method_of_a_task_gets_the_same_users_rows_and_steps(script):
     cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="small", changes={})
     own = {"method", "stage1-lr", "stage2-lr", "average", "retrieved", "profile"}
