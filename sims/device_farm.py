@@ -26,6 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+import leaving
 from counting_proxy import CountingProxy
 from device_keys import make_device_key, make_server_keys
 from network_namespaces import SERVER, Link, Namespaces
@@ -136,7 +137,8 @@ class Farm:
             command += ["--insecure"]
         if self.auth:
             command += ["--enable-supernode-auth"]
-        self.superlink = self._start(command, "server", self.server / "superlink.log")
+        with leaving.held():
+            self.superlink = self._start(command, "server", self.server / "superlink.log")
         wait_for_port(self.port, self.superlink, self.server / "superlink.log")
         safety = f"root-certificates = {json.dumps(str(self.keys / 'ca.crt'))}" if self.tls else "insecure = true"
         (Path(self.environment("server")["FLWR_HOME"]) / "config.toml").write_text(
@@ -176,7 +178,10 @@ class Farm:
         if self.auth:
             command += ["--auth-supernode-private-key", str(device.folder / "node.key")]
         command += device.extra
-        device.process = self._start(device.link.command(command) if device.link else command, device.user, device.log)
+        if device.link:
+            command = device.link.command(command)
+        with leaving.held():
+            device.process = self._start(command, device.user, device.log)
 
     def start_until_connected(self, device: Device, seconds: float = 120) -> None:
         """Start it again and again until the server takes it, as systemd does (`Restart=on-failure`).

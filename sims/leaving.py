@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_holders = 0
+_kept: int | None = None
 
 
-def _leave(number: int, _: FrameType | None) -> None:
+def _leave(number: int, _: FrameType | None = None) -> None:
+    global _kept
     # `timeout` signals its child and then the whole group, and people press Ctrl-C twice: the second must not cut short
     # the clean-up that the first began, or daemons stay.
     for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
+    if _holders:
+        _kept = number
+        return
     os.write(2, b"stopping what was started\n")  # print() may be what the signal interrupted
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -25,3 +36,39 @@ def once() -> None:
     """From now on SIGINT raises KeyboardInterrupt and SIGTERM SystemExit(143), the first of them alone."""
     for one in _SIGNALS:
         signal.signal(one, _leave)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """A signal that comes meanwhile takes effect at the end; the main thread's, for others hear none.
+
+    For `Popen` above all: raised between its fork and its return, an exception leaves a child that nobody knows.
+    """
+    global _holders, _kept
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _holders += 1
+    try:
+        yield
+    finally:
+        _holders -= 1
+        if not _holders and _kept is not None:
+            number, _kept = _kept, None
+            _leave(number)
+
+
+@contextmanager
+def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process of text that is waited for; killed where the body raises, a signal included."""
+    process = None
+    try:
+        with held():
+            process = subprocess.Popen(command, text=True, **options)
+        yield process
+        process.wait()
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        raise

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import leaving
 from processes import end, family
 
 PATIENCE = 180.0  # seconds for a SuperLink to listen; three are enough on a quiet machine
@@ -61,27 +62,29 @@ def superlink(
     }
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--control-api-address", f"127.0.0.1:{control}", "--host", "127.0.0.1", "--port", http]
-    with (home / "superlink.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            executable=shutil.which(command[0], path=environment["PATH"]),
-            start_new_session=True,
-        )
+    process = None
     try:
+        with leaving.held(), (home / "superlink.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                executable=shutil.which(command[0], path=environment["PATH"]),
+                start_new_session=True,
+            )
         meanwhile()
         wait_for_port(int(http), process, home / "superlink.log")
         yield environment, process.pid
     finally:
-        members = family(process.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        end(members)  # a run that is cut short leaves its simulation and Ray's processes behind
+        if process is not None:
+            members = family(process.pid)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            end(members)  # a run that is cut short leaves its simulation and Ray's processes behind
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -98,12 +101,14 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 def flwr_json(environment: dict[str, str], *arguments: str) -> dict[str, object]:
-    done = subprocess.run(["flwr", *arguments, "--format", "json"], env=environment, capture_output=True, text=True)
+    command = ["flwr", *arguments, "--format", "json"]
+    with leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        said, error = asked.communicate()
     try:
-        answer = json.loads(done.stdout[done.stdout.index("{") :])
+        answer = json.loads(said[said.index("{") :])
     except ValueError:
-        raise ValueError((done.stderr or done.stdout).strip()[-800:] or f"flwr {arguments[0]} failed") from None
-    if done.returncode or answer.get("success") is False:
+        raise ValueError((error or said).strip()[-800:] or f"flwr {arguments[0]} failed") from None
+    if asked.returncode or answer.get("success") is False:
         raise ValueError(str(answer.get("error-message") or answer))
     return dict(answer)
 
@@ -111,30 +116,21 @@ def flwr_json(environment: dict[str, str], *arguments: str) -> dict[str, object]
 def stream_log(environment: dict[str, str], run_id: str, keep: Path, verbose: bool) -> str:
     """Show the run's log as it comes, and keep all of it in a file; returns the last `error:` line."""
     keep.parent.mkdir(parents=True, exist_ok=True)
-    log = subprocess.Popen(
-        ["flwr", "log", run_id, "--stream"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert log.stdout is not None
     error = ""
-    try:
-        with keep.open("w", encoding="utf-8", buffering=1) as whole:
-            for line in log.stdout:
-                whole.write(line)
-                text = _ACTOR.sub("", line.rstrip("\n"))
-                if text.startswith("error: "):
-                    error = text
-                # What follows an error line is Flower's traceback of it.
-                if verbose or not (error or _NOISE.search(text)):
-                    print(text, flush=True)
-        log.wait()
-    except BaseException:
-        log.kill()  # it would go on asking a SuperLink that is no more
-        log.wait()
-        raise
+    command = ["flwr", "log", run_id, "--stream"]
+    with (
+        leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as log,
+        keep.open("w", encoding="utf-8", buffering=1) as whole,
+    ):
+        assert log.stdout is not None
+        for line in log.stdout:
+            whole.write(line)
+            text = _ACTOR.sub("", line.rstrip("\n"))
+            if text.startswith("error: "):
+                error = text
+            # What follows an error line is Flower's traceback of it.
+            if verbose or not (error or _NOISE.search(text)):
+                print(text, flush=True)
     return error
 
 

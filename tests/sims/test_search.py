@@ -110,19 +110,21 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search,
 
 
 def test_several_tasks_and_methods_are_searched_in_one_command(search, tiny_base, tmp_path, capsys):
-    """Real Flower and Ray on the tiny base; every trial of every method is a run of its own."""
+    """Real Flower and Ray on the tiny base, two runs at a time; a run for each method of each task."""
     pytest.importorskip("peft")
-    line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit,lora-p", "--over", "rates", "--trials", "2", "--jobs", "2"]
+    line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit,lora-p", "--over", "rates", "--trials", "1", "--jobs", "2"]
     few = 'data="synthetic:3" layers="1,2" stage1-users=1 stage2-users=2 rounds=1 max-items=2'
     line += ["--out", str(tmp_path), "--held-out", "1", "-c", f'base-model="{tiny_base}" {few}']
     assert search.main(line) == 0
+    assert "4 cells, 0 finished before; 4 to run, 2 at a time" in capsys.readouterr().out
+    losses = set()
     for task in ("LaMP_4", "LaMP_7"):
-        for method, keys in (("perfit", {"stage1-lr", "stage2-lr"}), ("lora-p", {"stage2-lr"})):
-            assert set(tomllib.loads((tmp_path / task / f"{method}.toml").read_text())) == keys
-            trials = json.loads((tmp_path / task / f"{method}.json").read_text())["trials"]
-            assert sorted(trial["trial"] for trial in trials) == [f"{method}-00", f"{method}-01"]
-    (cell,) = script_cells(search, tmp_path, "LaMP_7", "lora-p")
-    assert cell.config["stage2-lr"] == tomllib.loads((tmp_path / "LaMP_7" / "lora-p.toml").read_text())["stage2-lr"]
+        for method in ("perfit", "lora-p"):
+            assert f"{method} on {task}: the best of 1 trials" in (tmp_path / task / f"{method}.toml").read_text()
+            (trial,) = json.loads((tmp_path / task / f"{method}.json").read_text())["trials"]
+            assert trial["trial"] == f"{method}-00"
+            losses.add(trial["loss_per_token"])
+    assert len(losses) == 4
 
 
 def test_a_method_without_a_good_trial_takes_nothing_from_the_others(search, tmp_path, capsys, monkeypatch):
@@ -137,11 +139,10 @@ def test_a_method_without_a_good_trial_takes_nothing_from_the_others(search, tmp
     said = capsys.readouterr()
     assert said.err == "error: no trial of reft-p on LaMP_7 ended with a finite loss\n"
     assert [file.name for file in sorted((tmp_path / "LaMP_7").glob("*.toml"))] == ["perfit.toml"]
-
-
-def script_cells(search, folder, task, method):
-    """The cells that compare_methods.py --best makes of what was found."""
-    return search.grid.cells({task: [0]}, [method], data=None, preset_name="small", changes={}, best=folder)
+    found = tomllib.loads((tmp_path / "LaMP_7" / "perfit.toml").read_text())
+    assert set(found) == {"stage1-lr", "stage2-lr"}  # both, also where the starting point is the best
+    (cell,) = search.grid.cells({"LaMP_7": [0]}, ["perfit"], data=None, preset_name="small", changes={}, best=tmp_path)
+    assert {key: cell.config[key] for key in found} == found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""What a signal does to a command: one exception, held back while a child is made; no child outlives it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def leaving(script):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    module = script("leaving")
+    module.once()
+    yield module
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_the_first_signal_raises_and_later_ones_do_nothing(leaving, number, raised):
+    with pytest.raises(raised):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    for later in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), later)
+    time.sleep(0.05)
+
+
+def test_a_signal_while_held_takes_effect_at_the_end(leaving):
+    done = []
+    with pytest.raises(KeyboardInterrupt), leaving.held():
+        with leaving.held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+def test_a_child_does_not_outlive_a_signal_that_came_while_it_was_made(leaving, monkeypatch):
+    made = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)  # between the fork and the return
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    with (
+        pytest.raises(SystemExit) as left,
+        leaving.child([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.PIPE),
+    ):
+        pytest.fail("the body must not be entered")
+    assert left.value.code == 143
+    assert made[0].poll() == -signal.SIGKILL
+
+
+def test_a_child_is_waited_for(leaving):
+    with leaving.child([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE) as process:
+        assert process.stdout.read() == "1\n"
+    assert process.returncode == 0
