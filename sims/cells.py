@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import leaving
 from run import settings_of
 from seats import Seat
 
@@ -71,21 +72,16 @@ def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None 
     last = ""
     # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
     # clean-up short and leave a SuperLink behind. The run is told once, below.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
-    ) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True, "env": environment}
+    with leaving.child(command, orderly=True, **options) as process:
         assert process.stdout is not None
         if seat is not None:
             seat.take(process)
-        try:
-            for line in process.stdout:
-                if line.strip():
-                    last = line.strip()
-                    if _STEP.match(line):
-                        say(last)
-        except BaseException:
-            process.terminate()
-            raise
+        for line in process.stdout:
+            if line.strip():
+                last = line.strip()
+                if _STEP.match(line):
+                    say(last)
     if process.returncode:
         raise ValueError(f"the run of {config.get('method', app)} failed: {last.removeprefix('error: ')}")
     return Path(last)

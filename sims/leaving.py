@@ -59,8 +59,11 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process of text that is waited for; killed where the body raises, a signal included."""
+def child(command: Sequence[str], *, orderly: bool = False, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process of text that is waited for, and ended where the body raises, a signal included.
+
+    orderly: by SIGTERM, and given the time to clean up, not by SIGKILL.
+    """
     process = None
     try:
         with held():
@@ -69,6 +72,6 @@ def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[s
         process.wait()
     except BaseException:
         if process is not None:
-            process.kill()
+            process.terminate() if orderly else process.kill()
             process.wait()
         raise

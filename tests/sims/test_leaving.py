@@ -63,3 +63,23 @@ def test_a_child_is_waited_for(leaving):
     with leaving.child([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE) as process:
         assert process.stdout.read() == "1\n"
     assert process.returncode == 0
+
+
+def test_an_orderly_child_has_the_time_to_clean_up(leaving, tmp_path):
+    words = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(7)))"
+    words += "; print('ready', flush=True); time.sleep(60)"
+    with (
+        pytest.raises(ValueError, match="of the body"),
+        leaving.child([sys.executable, "-c", words], orderly=True, stdout=subprocess.PIPE) as process,
+    ):
+        assert process.stdout.readline() == "ready\n"
+        raise ValueError("of the body")
+    assert process.returncode == 7
+
+
+def test_a_seat_that_was_ended_ends_the_run_that_was_just_beginning(script):
+    seat = script("seats").Seat({})
+    seat.end()  # nothing is at work here yet
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        seat.take(process)
+    assert process.returncode == -signal.SIGTERM
