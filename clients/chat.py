@@ -18,13 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients.vault import add_secret_options, one_user, secret_of
-from fed import base_model, methods
-from fed.batching import tokenize
+from fed import methods
+from fed.answering.reader import Question
+from fed.base import model as base_model
+from fed.forward.batching import tokenize
 from fed.lamp.tasks import get_task
-from fed.lamp.users import Query
-from fed.methods.method import Question
-from fed.settings import Settings
-from fed.vault import Vault, VaultError
+from fed.lamp.user import Query
+from fed.privacy.tensor_files import VaultError
+from fed.privacy.vault import Vault
+from fed.settings.settings import Settings
 
 ARMS = {"base": (False, False), "stage1": (True, False), "stage1+2": (True, True)}  # collective, private
 

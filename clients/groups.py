@@ -2,7 +2,7 @@
 
 Users of a group share batches; rows, gradients, optimizer state and private tensors of one group alone are held at a
 time, so that a node of a thousand users takes no more than one of a hundred. Which group a user is in decides nothing
-but rounding, and of its training not even that where padding rounds no product (`fed.training`).
+but rounding, and of its training not even that where padding rounds no product (`fed.training.train`).
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ import sys
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fed import wire
-from fed.base_model import BaseModelError
+from fed.base.sources import BaseModelError
+from fed.communication import wire
 from fed.methods.method import Method, Tensors
-from fed.settings import Settings, SettingsError
-from fed.vault import VaultError
+from fed.privacy.tensor_files import VaultError
+from fed.settings.rules import SettingsError
+from fed.settings.settings import Settings
 
 ERROR_CODE = 100  # outside Flower's own codes
 _RULES: dict[type[Exception], str] = {

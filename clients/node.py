@@ -15,23 +15,25 @@ from functools import cache, cached_property, lru_cache
 from clients.node_config import NodeConfig, NodeConfigError
 from clients.progress import Progress
 from clients.quick_start import without_collector
-from fed import base_facts, base_model, methods
-from fed.base_facts import Facts
-from fed.base_model import BaseModel
-from fed.batching import Row, tokenize
-from fed.choice import Choice
-from fed.cohorts import Roster, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
-from fed.evaluation import TestUser
+from fed import methods
+from fed.answering.choice import Choice
+from fed.answering.evaluation import TestUser
+from fed.base import facts as base_facts
+from fed.base import model as base_model
+from fed.base.facts import Facts
+from fed.base.model import BaseModel
+from fed.forward.batching import Row, tokenize
 from fed.lamp import submission
+from fed.lamp.cohorts import Roster, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.own_history import open_history
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import Pair, Task, get_task
-from fed.lamp.users import User
+from fed.lamp.user import User
 from fed.methods import Method, Trained, UserRows
-from fed.profile import Profiles
-from fed.prompts import Prompts
-from fed.settings import Settings
-from fed.vault import Vault
+from fed.privacy.vault import Vault
+from fed.prompts.before_rows import Prompts
+from fed.prompts.profile import Profiles
+from fed.settings.settings import Settings
 
 
 class Node:

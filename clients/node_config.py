@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed.sealed import Secret
+from fed.privacy.sealed import Secret
 
 DEVICE_KEYS = ("user-id", "history", "base-model", "vault", "vault-key-file", "vault-passphrase-file")
 SIMULATION_KEYS = ("partition-id", "num-partitions")

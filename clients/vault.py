@@ -14,8 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-from fed.sealed import Secret, new_key_file
-from fed.vault import SEALED, Vault, VaultError, save_tensors
+from fed.privacy.sealed import Secret, new_key_file
+from fed.privacy.tensor_files import VaultError, save_tensors
+from fed.privacy.vault import SEALED, Vault
 
 FLASH = (
     "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
@@ -90,7 +91,7 @@ def export(vault: Vault, options: argparse.Namespace) -> None:
         named = {f"stage1.{n}": t for n, t in collective.items()} | {f"stage2.{n}": t for n, t in entry.tensors.items()}
         save_tensors(options.to, named, entry.header)
     else:
-        from fed import pyreft_files
+        from fed.edits import pyreft_files
 
         settings = dict(json.loads(entry.header["settings"]))
         if settings.get("method") != "perfit":

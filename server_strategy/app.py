@@ -12,9 +12,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fed import methods
-from fed.ledger import Ledger
-from fed.settings import Settings
-from fed.vault import NO_COLLECTIVE, save_tensors
+from fed.communication.ledger import Ledger
+from fed.privacy.tensor_files import save_tensors
+from fed.privacy.vault import NO_COLLECTIVE
+from fed.settings.settings import Settings
 from server_strategy import page, personalization, report, tables
 from server_strategy.collective import make_strategy
 from server_strategy.nodes import RunError, find_nodes

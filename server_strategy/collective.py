@@ -21,7 +21,7 @@ from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
 from fed.methods.method import Method, Tensors
-from fed.settings import Settings
+from fed.settings.settings import Settings
 from server_strategy.nodes import RunError
 from server_strategy.user_grid import Translation
 

@@ -12,8 +12,8 @@ from typing import Any
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fed.settings import Settings
-from fed.skeleton import Skeleton
+from fed.base.skeleton import Skeleton
+from fed.settings.settings import Settings
 
 
 class RunError(RuntimeError):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fed.evaluation import ARMS, arm_scores
+from fed.answering.evaluation import ARMS, arm_scores
+from fed.communication.ledger import Ledger
 from fed.lamp.tasks import get_task
-from fed.ledger import Ledger
 from fed.methods import Method
-from fed.settings import Settings
+from fed.settings.settings import Settings
 from server_strategy.nodes import Federation
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fed import wire
-from fed.ledger import Entry, Ledger
+from fed.communication import wire
+from fed.communication.ledger import Entry, Ledger
 from fed.methods.method import Tensors
 from server_strategy.message_size import measure, measured_once
 from server_strategy.nodes import request_of

@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fed.base import sources
+
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
@@ -42,8 +44,9 @@ from rich.progress import Progress
 from rich.table import Table
 from step_profile import flops_per_token, peak_speed
 
-from fed import base_model, random_base
-from fed.base_model import DTYPES
+from fed.base import model as base_model
+from fed.base import random_base
+from fed.base.device import DTYPES
 
 PARTS = ("train", "cache", "prefix", "generate", "profile")
 
@@ -144,7 +147,7 @@ def main() -> int:
     p.add_argument(
         "--layers", type=lambda t: tuple(numbers(t)), default=(10, 16, 22), metavar="L,…", help="edited blocks"
     )
-    p.add_argument("--base-model", default=base_model.EMBEDDED, help="or random:llama-2-7b, random:tiny, …")
+    p.add_argument("--base-model", default=sources.EMBEDDED, help="or random:llama-2-7b, random:tiny, …")
     p.add_argument("--dtype", default="auto")
     p.add_argument("--device", default="auto")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")

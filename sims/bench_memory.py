@@ -11,7 +11,7 @@
     stage2   one message "train your private vectors" for 1,000 users to the real ClientApp: the process's memory as
              users are finished
 
-Sizes are bytes. `--base-model random:tiny` (fed.random_base) makes the last two fast; then it is users that weigh.
+Sizes are bytes. `--base-model random:tiny` (fed.base.random_base) makes the last two fast; then it is users that weigh.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fed.base import sources
+
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import terminal
@@ -35,8 +37,9 @@ from processes import family
 from rich.console import Console
 from run import settings_of
 
-from fed import base_model, mapped_weights
-from fed.random_base import save_tiny
+from fed.base import mapped_weights
+from fed.base import model as base_model
+from fed.base.random_base import save_tiny
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("base", "actors", "runs", "stage2")
@@ -48,7 +51,7 @@ SHORT = (
 
 def short(source: str, users: int, out: str) -> str:
     """The run config of a short run with so many users to federate and as many to personalize."""
-    config = json.loads((Path(base_model.resolve(source)[1]) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((Path(sources.resolve(source)[1]) / "config.json").read_text(encoding="utf-8"))
     blocks = int(config["num_hidden_layers"])
     return (
         f'{SHORT} layers="{blocks // 3},{blocks // 2}" data="synthetic:{users}" base-model="{source}" '
@@ -84,9 +87,9 @@ def hold(source: str, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from fed.batching import Row, pad
+    from fed.forward.batching import Row, pad
 
-    AutoTokenizer.from_pretrained(base_model.resolve(source)[1])  # imports and the tokenizer are not the base
+    AutoTokenizer.from_pretrained(sources.resolve(source)[1])  # imports and the tokenizer are not the base
     del AutoModelForCausalLM
     before = own_memory()
     base = base_model.load(source, device="cpu", dtype=dtype)
@@ -95,9 +98,7 @@ def hold(source: str, dtype: str) -> None:
     states = base.model.get_input_embeddings()(batch.input_ids).detach().requires_grad_()
     base.model(inputs_embeds=states, attention_mask=batch.attention_mask).logits.float().logsumexp(-1).sum().backward()
     numbers = sum(p.nbytes for p in base.model.parameters())
-    where = mapped_weights.folder_in(
-        Path(base_model.resolve(source)[1]), getattr(torch, base.dtype), base_model.cache_home()
-    )
+    where = mapped_weights.folder_in(Path(sources.resolve(source)[1]), getattr(torch, base.dtype), sources.cache_home())
     said = {"base_bytes": numbers, "own": loaded - before, "dtype": base.dtype, "folder": str(where.resolve())}
     print(json.dumps(said), flush=True)
     sys.stdin.read()
@@ -167,7 +168,7 @@ def bench_actors(source: str, say: Callable[[str], None]) -> dict[str, Any]:
     best: dict[str, Any] = {"processes": 0, "file_rss": 0, "file_pss": 0}
 
     def look(pid: int) -> None:
-        files = [mapped(one, base_model.cache_home()) for one in family(pid)]
+        files = [mapped(one, sources.cache_home()) for one in family(pid)]
         files = [file for file in files if file["Rss"] > 32 << 20]
         found = {"processes": len(files)} | {
             f"file_{name.lower()}": sum(file[name] for file in files) for name in ("Rss", "Pss", "Private_Dirty")
@@ -272,7 +273,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--parts", default="base,actors", help=f"of {', '.join(PARTS)} (default: %(default)s)")
-    p.add_argument("--base-model", default=base_model.EMBEDDED)
+    p.add_argument("--base-model", default=sources.EMBEDDED)
     p.add_argument("--dtype", default="auto", help="of the part base")
     p.add_argument("--processes", type=int, default=2, metavar="N", help="of the part base (default: 2)")
     p.add_argument("--users", type=int, default=1000, metavar="N", help="of the part stage2 (default: 1000)")

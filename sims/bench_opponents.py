@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed import costs
-from fed.base_model import BaseModel
-from fed.batching import Row, minibatches, pad
-from fed.lora import adapted, initial
-from fed.loreft import EditBank
-from fed.pyreft_engine import intervention
-from fed.training import TrainSettings
+from fed.base.model import BaseModel
+from fed.communication import costs
+from fed.edits.lora import adapted, initial
+from fed.edits.loreft import EditBank
+from fed.forward.batching import Row, minibatches, pad
+from fed.training.plan import TrainSettings
+from fed.training.pyreft_engine import intervention
 
 IGNORED = -100  # transformers' label of a position without a loss
 

@@ -26,6 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fed.base import sources
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 MESSAGES = ("query.hello", "train")
 
@@ -61,9 +63,11 @@ def serve(kind: str, started: float, run_config: dict[str, Any], node_config: di
     from clients.progress import Progress
 
     marks.mark("import torch and the app")
-    from fed import base_model, methods, wire
-    from fed.base_facts import facts
-    from fed.settings import Settings
+    from fed import methods
+    from fed.base import model as base_model
+    from fed.base.facts import facts
+    from fed.communication import wire
+    from fed.settings.settings import Settings
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
     context = Context(run_id=7, node_id=2, node_config=node_config, state=RecordDict(), run_config=run_config)
@@ -85,7 +89,7 @@ def serve(kind: str, started: float, run_config: dict[str, Any], node_config: di
         from transformers import AutoConfig, AutoModelForCausalLM
 
         marks.mark("open the data")
-        folder = base_model.resolve(source)[1]
+        folder = sources.resolve(source)[1]
         assert AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
         marks.mark("import transformers' model code")
         read = transformers.AutoTokenizer.from_pretrained
@@ -153,7 +157,7 @@ def _threads() -> str:
 
 def run(options: argparse.Namespace) -> dict[str, list[tuple[str, float, float]]]:
     """Measure every kind of message, in turn, so that a busy minute falls on all."""
-    from fed.base_model import resolve  # here: a process that is measured imports torch in its own time
+    from fed.base.sources import resolve  # here: a process that is measured imports torch in its own time
 
     app = tomllib.loads((CHECKOUT / "sims" / "lamp7" / "pyproject.toml").read_text(encoding="utf-8"))
     run_config = {**app["tool"]["flwr"]["app"]["config"], "base-model": options.base_model, "dtype": options.dtype}

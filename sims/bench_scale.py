@@ -3,9 +3,10 @@
     python sims/bench_scale.py --users 10,100,1000,10000 --json scale.json
 
 Every size is a run of `sims/run.py`: two SuperNodes in one Ray actor, all users in one round of stage 1, in stage 2 and
-in the evaluation, two rows of 64 tokens each. The base (`fed.random_base`, 4 blocks, d = 32) costs next to nothing, so
-what is seen is all that surrounds a model: rosters, messages, the ledger, the vault, the report. A user-round is one
-user's share of one of the three phases. Beside FILE a plot of cost against users is written (.png and .svg).
+in the evaluation, two rows of 64 tokens each. The base (`fed.base.random_base`, 4 blocks, d = 32) costs next to
+nothing, so what is seen is all that surrounds a model: rosters, messages, the ledger, the vault, the report. A
+user-round is one user's share of one of the three phases. Beside FILE a plot of cost against users is written (.png and
+.svg).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import terminal
 from rich.progress import Progress
 from rich.table import Table
 
-from fed.random_base import save_tiny
+from fed.base.random_base import save_tiny
 
 HERE = Path(__file__).resolve().parent
 PHASES = ("stage1", "stage2", "evaluate")

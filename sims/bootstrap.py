@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fed.evaluation import arm_scores
+from fed.answering.evaluation import arm_scores
 from fed.lamp.tasks import Task
 
 DRAWS = 1000

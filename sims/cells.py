@@ -26,7 +26,7 @@ from seats import Seat
 
 from fed.lamp.layouts import find_files
 from fed.lamp.tasks import get_task
-from fed.settings import Settings
+from fed.settings.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Config = Mapping[str, Any]

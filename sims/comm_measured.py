@@ -17,11 +17,11 @@ from typing import Any
 import cells
 from cells import CHECKOUT
 
-from fed.costs import Cost, cost, perfit_of
-from fed.ledger import DIRECTIONS, PHASES
-from fed.settings import Settings
-from fed.skeleton import Skeleton, skeleton
-from fed.wire import WIRE_DTYPES
+from fed.base.skeleton import Skeleton, skeleton
+from fed.communication.costs import Cost, cost, perfit_of
+from fed.communication.ledger import DIRECTIONS, PHASES
+from fed.communication.wire import WIRE_DTYPES
+from fed.settings.settings import Settings
 
 METHODS = ("perfit", "oppu", "lora-p", "lora-c")
 # Small enough for four runs in twelve minutes on two cores; every key of the app's settings can be seen in its report.

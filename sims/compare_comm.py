@@ -27,9 +27,9 @@ import terminal
 from comm_tables import Report, measured_tables, tables, write_csv, write_json
 from rich.console import Console
 
-from fed import ledger
-from fed.costs import PAPER_RANKS
-from fed.wire import WIRE_DTYPES
+from fed.communication import ledger
+from fed.communication.costs import PAPER_RANKS
+from fed.communication.wire import WIRE_DTYPES
 
 EXAMPLES = """examples:
   python sims/compare_comm.py

@@ -30,7 +30,7 @@ from rich.console import Console
 from run_cells import Reports, duration, estimates, run_cells
 
 from fed.lamp.tasks import TASKS, get_task
-from fed.settings import METHODS
+from fed.settings.methods import METHODS
 
 EXAMPLES = """examples:
   python sims/compare_methods.py --data ../shared/data --dry-run

@@ -32,11 +32,11 @@ from device_farm import Device, Farm
 from run import settings_of, spelled_out
 from superlink import final_status, stream_log
 
-from fed import base_model
+from fed.base import sources
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
-from fed.sealed import new_key_file
-from fed.settings import Settings
+from fed.privacy.sealed import new_key_file
+from fed.settings.settings import Settings
 from server_strategy.report import as_json, write_text
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -157,7 +157,7 @@ def run_devices(options: argparse.Namespace) -> Path:
     forced = f'cohorts="all" min-nodes={options.devices} stage1-users=0 stage2-users=0'
     overrides = ["reply-timeout=600", *map(spelled_out, options.run_config), forced]
     settings = settings_of(options.app, overrides)
-    base_model.check(settings.base_source)
+    sources.check(settings.base_source)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
     users = choose_users(corpus, options.devices)
     folder = options.folder or CHECKOUT / "runs" / "devices" / time.strftime("%Y%m%d-%H%M%S")

@@ -12,16 +12,19 @@ from bench_opponents import lora_alone, pyreft_alone
 from in_turn import Engine, Timed, in_turn, now, ratio
 from step_profile import flops_per_token, product_speed, shares
 
-from fed import read_prefix, training
-from fed.activations import CACHE
-from fed.base_model import BaseModel
-from fed.batching import Row, generator, tokenize
-from fed.generation import Decoding, EditedRow, generate
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.base.model import BaseModel
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
+from fed.forward import prefix_cache
+from fed.forward.activation_cache import CACHE
+from fed.forward.batching import Row, tokenize
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
-from fed.loreft import EditBank, EditShape
-from fed.positions import Positions
-from fed.training import TrainSettings
+from fed.randomness import generator
+from fed.training import train as training
+from fed.training.plan import TrainSettings
 
 TOKENS, LABELS = 48, 20
 EVERYWHERE = Positions.parse("all")
@@ -187,7 +190,7 @@ def bench_prefix(
         "rows": rows,
         "positions": "l3",
         "tokens": TOKENS,
-        "prefix_tokens": sum(read_prefix.lengths(pool, where)) / len(pool),
+        "prefix_tokens": sum(prefix_cache.lengths(pool, where)) / len(pool),
         "engines": {name: one.as_json() for name, one in found.items()},
         "read_once_over_computed": ratio(found["read once"], found["computed"]),
         "worst_difference": max(abs(x / y - 1) for a, b in pairs for x, y in zip(a, b, strict=True)),

@@ -16,12 +16,13 @@ from cells import CHECKOUT, LORA_RATES, STAGE1_OF, Cell, app_of, settings
 from flwr.common.config import parse_config_args
 
 from fed import methods
-from fed.base_model import choose_device, choose_dtype
-from fed.cohorts import roster, stage1_pairs, stage2_pairs, test_pairs
+from fed.base.device import choose_device, choose_dtype
+from fed.base.skeleton import skeleton
+from fed.lamp.cohorts import roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import TASKS, get_task
-from fed.settings import METHODS, Settings
-from fed.skeleton import skeleton
+from fed.settings.methods import METHODS
+from fed.settings.settings import Settings
 
 PRESETS = ("small", "paper")
 # Seconds on two cores AMD EPYC with AVX512-BF16, bfloat16, SmolLM2-135M: for the plan alone, corrected as cells finish.

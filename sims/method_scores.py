@@ -17,10 +17,10 @@ from typing import Any
 
 import bootstrap
 
-from fed.costs import cost
-from fed.evaluation import ARMS
+from fed.answering.evaluation import ARMS
+from fed.base.skeleton import skeleton
+from fed.communication.costs import cost
 from fed.lamp.tasks import get_task
-from fed.skeleton import skeleton
 
 Report = dict[str, Any]
 Row = dict[str, Any]

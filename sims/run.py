@@ -24,8 +24,10 @@ from flwr.common.config import parse_config_args
 from processes import PeakMemory
 from superlink import final_status, flwr_json, stream_log, superlink
 
+from fed.base import sources
+
 if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: see `check` below
-    from fed.settings import Settings
+    from fed.settings.settings import Settings
 
 _PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
 
@@ -46,7 +48,7 @@ def settings_of(app: Path, overrides: list[str]) -> Settings:
     file = app / "pyproject.toml"
     if not file.is_file():
         raise ValueError(f"the app must be a folder with a pyproject.toml, and there is no {str(file)!r}")
-    from fed.settings import Settings
+    from fed.settings.settings import Settings
 
     config = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     changes = {}
@@ -64,12 +66,11 @@ def settings_of(app: Path, overrides: list[str]) -> Settings:
 
 def preflight(settings: Settings) -> None:
     """Open the data and find the base model, so that a mistake costs seconds. Raises ValueError."""
-    from fed import base_model
-    from fed.cohorts import roster
+    from fed.lamp.cohorts import roster
     from fed.lamp.records import open_corpus
     from fed.lamp.tasks import get_task
 
-    base_model.check(settings.base_source)
+    sources.check(settings.base_source)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
     roster(corpus, settings)
 

@@ -35,9 +35,10 @@ from rich.table import Table
 from run_cells import Reports, duration, estimates, run_cells
 
 from fed import methods
+from fed.base.skeleton import skeleton
 from fed.lamp.tasks import TASKS, get_task
-from fed.settings import METHODS, Settings
-from fed.skeleton import skeleton
+from fed.settings.methods import METHODS
+from fed.settings.settings import Settings
 
 EXAMPLES = """examples:
   python sims/search.py --task LaMP_4 --method perfit --data ../shared/data --dry-run

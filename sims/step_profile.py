@@ -22,10 +22,10 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from fed import training
-from fed.base_model import BaseModel
-from fed.hooks import decoder_blocks
-from fed.loreft import EditBank
+from fed.base.model import BaseModel
+from fed.edits.hooks import decoder_blocks
+from fed.edits.loreft import EditBank
+from fed.training import train as training
 
 OPTIMIZER = "perfit: optimizer"
 # The first group that has a part of the operation's name in it.

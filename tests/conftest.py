@@ -1,7 +1,7 @@
 """Shared fixtures: tiny random Llamas with a real tokenizer, trained-looking edits, and an edit engine to compare with.
 
 Nothing here is loaded from disk or from a hub. The reference engine is written against transformers alone and uses
-nothing of `fed.hooks`, `fed.loreft`, `fed.positions` or a cache of keys and values.
+nothing of `fed.edits.hooks`, `fed.edits.loreft`, `fed.edits.positions` or a cache of keys and values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fed.base_model import BaseModel
-from fed.loreft import EditBank, EditShape
-from fed.random_base import HIDDEN, save_tiny
-from fed.random_base import tiny_llama as make_llama
-from fed.random_base import tiny_tokenizer as make_tokenizer
-from fed.stiefel import random_rows
+from fed.base.model import BaseModel
+from fed.base.random_base import HIDDEN, save_tiny
+from fed.base.random_base import tiny_llama as make_llama
+from fed.base.random_base import tiny_tokenizer as make_tokenizer
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.stiefel import random_rows
 
 torch.set_num_threads(1)  # two cores are shared, and the models are tiny
 # A busy machine is no failure: wall-clock limits of Hypothesis are off.

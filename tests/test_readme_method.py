@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import fed.methods
-from fed import settings as registry
-from fed.vault import PERSONAL, read_tensors
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import PERSONAL
+from fed.settings import methods
+from fed.settings import methods as registry
 from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 
@@ -31,7 +33,7 @@ def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, 
     monkeypatch.setitem(sys.modules, "fed.methods.rank_one", None)
     del sys.modules["fed.methods.rank_one"]
     ((name, entry),) = eval(f"{{{line}}}", vars(registry)).items()
-    monkeypatch.setitem(registry.METHODS, name, entry)
+    monkeypatch.setitem(methods.METHODS, name, entry)
     report, _, folder = federate(settings(method=name, max_new_tokens=0), 2)
     assert (report["method"], report["parameters"]["stage1"]) == ("rank-one", 0)
     assert report["parameters"]["stage2"] == 2 * (2 * 32 + 1)  # two layers of R and W (1, 32) and b (1)
@@ -46,4 +48,4 @@ def test_the_table_of_methods_names_every_method_of_the_registry():
     named = set(
         re.findall(r"`([a-z0-9-]+)`", "\n".join(row.split("|")[1] for row in section.split("\n") if "|" in row))
     )
-    assert set(registry.METHODS) | {"method"} == named
+    assert set(methods.METHODS) | {"method"} == named

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fed.communication.published import PAPER_SUM_RANKS
 from fed.lamp.tasks import TASKS, get_task
-from fed.published import PAPER_SUM_RANKS
-from fed.settings import Settings
+from fed.settings.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = sorted((CHECKOUT / "sims").glob("*/pyproject.toml"))

@@ -6,7 +6,7 @@
 A record that the window does not yet hold whole is decoded again after the window has doubled, so the work
 stays linear in the file. A syntax error is told from an unfinished record by its position: JSON is decoded
 from left to right, so an error well before the window's end stays one whatever follows. Only strict UTF-8.
-Absent on purpose: meaning. What a record must contain is the business of `fed.lamp.users`.
+Absent on purpose: meaning. What a record must contain is the business of `fed.lamp.parsing`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fed.lamp.users import Place, RecordError
+from fed.lamp.parsing import Place, RecordError
 
 CHUNK_BYTES = 1 << 20
 _MARGIN = 16  # characters: longer than any token that may be cut in two ("-Infinity", \ud83d\ude00)

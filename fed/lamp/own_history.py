@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fed.lamp.json_stream import read_records
+from fed.lamp.parsing import Place, parse_user
 from fed.lamp.records import Corpus
 from fed.lamp.tasks import Task
-from fed.lamp.users import Place, Query, User, parse_user
+from fed.lamp.user import Query, User
 
 HELD_OUT = 5  # one item in so many, the latest
 

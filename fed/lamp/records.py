@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from fed.lamp.layouts import Cohort, find_files, read_users
+from fed.lamp.parsing import RecordError
 from fed.lamp.tasks import Task
-from fed.lamp.users import Query, RecordError, User
+from fed.lamp.user import Query, User
 
 __all__ = ["Corpus", "Query", "RecordError", "User", "open_corpus"]
 
@@ -84,8 +85,8 @@ def open_corpus(source: str, task: Task, *, seed: int = 0, cache_dir: Path | Non
 
 
 def _open_synthetic(source: str, task: Task, seed: int) -> Corpus:
-    from fed.lamp import synthetic
-    from fed.lamp.synthetic_tasks import make_user
+    from fed.lamp.synthetic import users as synthetic
+    from fed.lamp.synthetic.tasks import make_user
 
     count = source.partition(":")[2] if ":" in source else str(synthetic.USERS)
     if not (count.isascii() and count.isdigit() and int(count) > 0):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from fed.lamp.users import Query
+    from fed.lamp.user import Query
 
 MAX_WORDS = 768  # OPPU's get_first_k_tokens(text, 768)
 

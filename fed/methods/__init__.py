@@ -1,12 +1,13 @@
-"""The personalization methods a run can choose: one file each here, one line each in `fed.settings.METHODS`."""
+"""The personalization methods a run can choose: one file each here, one line each in `fed.settings.methods.METHODS`."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
+from fed.base.skeleton import Skeleton
 from fed.methods.method import Method, Trained, UserRows
-from fed.settings import METHODS, Settings
-from fed.skeleton import Skeleton
+from fed.settings.methods import METHODS
+from fed.settings.settings import Settings
 
 __all__ = ["Method", "Trained", "UserRows", "make"]
 

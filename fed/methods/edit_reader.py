@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fed.base_model import DTYPES, BaseModel
-from fed.generation import Decoding, EditedRow, generate, losses
-from fed.loreft import EditBank
-from fed.methods.method import Method, Question, Reader
-from fed.positions import Positions
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Question, Reader
+from fed.answering.scoring import losses
+from fed.base.device import DTYPES
+from fed.base.model import BaseModel
+from fed.edits.loreft import EditBank
+from fed.edits.positions import Positions
+from fed.methods.method import Method
 
 
 class EditReader(Reader):

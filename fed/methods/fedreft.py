@@ -21,15 +21,18 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from fed import average
-from fed.base_model import BaseModel
-from fed.generation import EditedRow, losses
-from fed.loreft import EditBank
+from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Reader
+from fed.answering.scoring import losses
+from fed.averages.geometric_median import geometric_median
+from fed.averages.svd import svd_mean
+from fed.base.model import BaseModel
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditBank
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import Progress, Reader, Tensors, Trained, UserRows
+from fed.methods.method import Progress, Tensors, Trained, UserRows
 from fed.methods.perfit import PerFit
-from fed.settings import Settings
-from fed.skeleton import Skeleton
+from fed.settings.settings import Settings
 
 
 class FedReFT(PerFit):
@@ -42,13 +45,13 @@ class FedReFT(PerFit):
         self.private, self.private_positions = self.collective, self.positions
 
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
-        return average.geometric_median(replies, before)
+        return geometric_median(replies, before)
 
     def for_each(
         self, users: Sequence[Hashable], latest: Mapping[Hashable, Tensors], before: Tensors
     ) -> dict[Hashable, Tensors]:
         others = {user: [latest[one] for one in latest if one != user] for user in users}
-        return {user: average.geometric_median(edits, before) for user, edits in others.items() if edits}
+        return {user: geometric_median(edits, before) for user, edits in others.items() if edits}
 
     def train_collective(
         self,
@@ -84,7 +87,7 @@ class FedReFT(PerFit):
         )
         for k, i in enumerate(mixing):
             share = own_share(of_own[k], of_given[k])
-            starts[i] = average.svd_mean([own[k], starts[i]], [share, 1 - share], own[k])
+            starts[i] = svd_mean([own[k], starts[i]], [share, 1 - share], own[k])
         return starts
 
     def _losses(self, base: BaseModel, users: Sequence[UserRows], edits: Sequence[Tensors]) -> list[float]:

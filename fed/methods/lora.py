@@ -15,17 +15,23 @@ from typing import TypeVar
 
 import torch
 
-from fed import average, costs, one_user
-from fed.base_model import BaseModel
-from fed.batching import generator
-from fed.completion_loss import completion_nll, logits_only_where
-from fed.generation import Decoding, EditedRow, generate, losses
-from fed.lora import Adapters, adapted, initial
-from fed.methods.method import Method, Progress, Question, Reader, Tensors, Trained, UserRows
-from fed.positions import Positions
-from fed.settings import Settings
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Question, Reader
+from fed.answering.scoring import losses
+from fed.averages import average
+from fed.averages.lora_svd import lora_svd_mean
+from fed.base.model import BaseModel
+from fed.base.skeleton import Skeleton
+from fed.communication import costs
+from fed.edits.lora import Adapters, adapted, initial
+from fed.edits.positions import Positions
+from fed.forward.completion_loss import completion_nll, logits_only_where
+from fed.methods.method import Method, Progress, Tensors, Trained, UserRows
+from fed.randomness import generator
+from fed.settings.settings import Settings
+from fed.training import one_user
+from fed.training.plan import TrainSettings
 
 T = TypeVar("T")
 COLLECTIVE, PRIVATE = "collective", "private"
@@ -33,7 +39,7 @@ _NOWHERE = Positions.parse("all")  # no LoReFT edit is in force, so its position
 
 
 class Lora(Method):
-    """One of the three, by `settings.method`; what each federates and keeps stands in `fed.costs`."""
+    """One of the three, by `settings.method`; what each federates and keeps stands in `fed.communication.costs`."""
 
     @property
     def engine(self) -> str:
@@ -62,7 +68,7 @@ class Lora(Method):
 
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         if name == "svd":
-            return average.lora_svd_mean(replies, weights, before)
+            return lora_svd_mean(replies, weights, before)
         return average.average(name, replies, weights)
 
     def train_collective(

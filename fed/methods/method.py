@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fed import average
-from fed.base_model import BaseModel
-from fed.batching import Row, generator
-from fed.settings import Settings
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings, UserResult
+from fed.answering.reader import Question, Reader
+from fed.averages import average
+from fed.base.model import BaseModel
+from fed.base.skeleton import Skeleton
+from fed.forward.batching import Row
+from fed.randomness import generator
+from fed.settings.settings import Settings
+from fed.training.plan import TrainSettings, UserResult
 
 Tensors = dict[str, Tensor]
 Progress = Callable[[int, int, float], None]  # (step, steps, loss); a loss of nan where a step has none
@@ -58,7 +60,7 @@ class Method(ABC):
 
     @property
     def engine(self) -> str:
-        """What trains: an engine of `fed.settings`, or the library; "none" where nothing does."""
+        """What trains: an engine of `fed.settings.settings`, or the library; "none" where nothing does."""
         return "none"
 
     def plan(self, stage: int, proximal_mu: float = 0.0) -> TrainSettings:
@@ -137,34 +139,3 @@ class Method(ABC):
     @abstractmethod
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
         """The base with the collective and these users' private tensors, ready to answer."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A row to score or continue. personal: whose private tensors apply, None for nobody's."""
-
-    row: Row
-    collective: bool
-    personal: str | None
-    seed_name: tuple[str, ...] = ()
-
-
-class Reader(ABC):
-    """Scores and continues rows under the edits that each row asks for."""
-
-    @abstractmethod
-    def losses(
-        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
-    ) -> list[tuple[float, int]]:
-        """(summed nll of the completion in nats, its tokens) of each question."""
-
-    @abstractmethod
-    def generate(
-        self,
-        questions: Sequence[Question],
-        *,
-        max_new_tokens: int,
-        stop: str | None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> list[str]:
-        """The text that continues each question's prompt."""

@@ -4,17 +4,18 @@
     rag                retrieved items of the user's history before it (`retrieved`; at least 1)
     pag                a profile text of the user before that (`profile`)
 
-The three differ in the prompt alone, and the prompt is the run's (`fed.prompts`): the same two keys put the same words
-before the rows of any method that trains, which is OPPU's +RAG and +PAG.
+The three differ in the prompt alone, and the prompt is the run's (`fed.prompts.before_rows`): the same two keys put the
+same words before the rows of any method that trains, which is OPPU's +RAG and +PAG.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fed.base_model import BaseModel
+from fed.answering.reader import Reader
+from fed.base.model import BaseModel
 from fed.methods.edit_reader import EditReader
-from fed.methods.method import Method, Reader, Tensors
+from fed.methods.method import Method, Tensors
 
 
 class NonPersonalized(Method):

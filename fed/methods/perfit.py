@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fed import stiefel
-from fed.base_model import BaseModel
-from fed.batching import generator
-from fed.loreft import EditBank, EditShape
+from fed.answering.reader import Reader
+from fed.base.model import BaseModel
+from fed.base.skeleton import Skeleton
+from fed.edits import stiefel
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import Method, Progress, Reader, Tensors, Trained, UserRows
-from fed.positions import Positions
-from fed.settings import Settings
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings, train
+from fed.methods.method import Method, Progress, Tensors, Trained, UserRows
+from fed.randomness import generator
+from fed.settings.settings import Settings
+from fed.training.plan import TrainSettings
+from fed.training.train import train
 
 
 class PerFit(Method):
@@ -105,7 +107,7 @@ class PerFit(Method):
         else:
             one_by_one = train
             if self.settings.engine == "pyreft":
-                from fed import pyreft_engine
+                from fed.training import pyreft_engine
 
                 one_by_one = pyreft_engine.train
             results = []
@@ -142,3 +144,11 @@ class PerFit(Method):
             personal=own,
             personal_at=self.private_positions,
         )
+
+
+class PerFitStage1(PerFit):
+    """φ_1 without φ_2; bit for bit the collective edit of a `perfit` run with the same settings."""
+
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
+        super().__init__(settings, base)
+        self.private = None

@@ -8,10 +8,10 @@ Trained as PerFit's stage 2 is: the user's history, stage 2's epochs, rate and p
 
 from __future__ import annotations
 
-from fed.loreft import EditShape
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditShape
 from fed.methods.perfit import PerFit
-from fed.settings import Settings
-from fed.skeleton import Skeleton
+from fed.settings.settings import Settings
 
 
 class ReFT(PerFit):

@@ -5,7 +5,7 @@
     φ(h) = h + α s                                                 at block ℓ, wherever an answer's token is read off
 
 ℓ is `style-layer` (−1: the middle block) and α `style-strength`. The answers ŷ are decoded greedily. In a loss, as in
-decoding, s is added from the prompt's last token on (`answer` in `fed.positions`). s, (d,) numbers, is the user's
+decoding, s is added from the prompt's last token on (`answer` in `fed.edits.positions`). s, (d,) numbers, is the user's
 private tensor; nothing is federated. A history without inputs (LaMP_7) has one x for all its tweets, the cue.
 
 h + α s is LoReFT's φ with one row R = s / ‖s‖, W = R and b = α ‖s‖, so the code that reads edits reads this one too.
@@ -20,18 +20,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fed.base_model import BaseModel
-from fed.batching import Row
-from fed.generation import Decoding, EditedRow, generate
-from fed.hidden_states import last_token
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Reader
+from fed.base.model import BaseModel
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
+from fed.forward.batching import Row
+from fed.forward.hidden_states import last_token
 from fed.lamp.tasks import get_task
-from fed.loreft import EditBank, EditShape
 from fed.methods.edit_reader import EditReader
-from fed.methods.method import Method, Progress, Reader, Tensors, Trained, UserRows
-from fed.positions import Positions
-from fed.settings import Settings, SettingsError
-from fed.skeleton import Skeleton
-from fed.training import UserResult
+from fed.methods.method import Method, Progress, Tensors, Trained, UserRows
+from fed.settings.rules import SettingsError
+from fed.settings.settings import Settings
+from fed.training.plan import UserResult
 
 STYLE = "style"
 

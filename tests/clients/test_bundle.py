@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients import bundle
 from clients.bundle import bundled
-from fed.ledger import Ledger
+from fed.communication.ledger import Ledger
 from server_strategy.user_grid import Translation, UserGrid
 
 USERS = [f"u{n:02d}" for n in range(12)]

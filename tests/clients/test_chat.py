@@ -14,9 +14,9 @@ import torch
 
 from clients import chat as command
 from clients.chat import Chat
-from fed import base_model
-from fed.sealed import Secret, new_key_file
-from fed.vault import Vault
+from fed.base import model as base_model
+from fed.privacy.sealed import Secret, new_key_file
+from fed.privacy.vault import Vault
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = ["I am going to run.", "the food was really good"]

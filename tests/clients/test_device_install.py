@@ -24,7 +24,9 @@ assert not [name for name in absent if importlib.util.find_spec(name)], "the iso
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from clients.app import app
-from fed import base_model, methods, wire
+from fed import methods
+from fed.base import model as base_model
+from fed.communication import wire
 from fed.settings import Settings
 
 TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1

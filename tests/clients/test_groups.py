@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from clients import groups
-from fed.vault import PERSONAL
+from fed.privacy.vault import PERSONAL
 from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 

@@ -3,7 +3,7 @@
 import pytest
 
 from clients.node_config import NodeConfig, NodeConfigError
-from fed.sealed import new_key_file
+from fed.privacy.sealed import new_key_file
 
 ALICE = {"user-id": "alice", "vault": "/var/lib/alice"}
 

@@ -12,8 +12,8 @@ import pytest
 from clients.node import Node
 from clients.node_config import NodeConfig
 from clients.quick_start import without_collector
-from fed import base_model
-from fed.settings import Settings
+from fed.base import model as base_model
+from fed.settings.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

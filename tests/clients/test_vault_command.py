@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from clients import vault as command
-from fed.sealed import Secret, new_key_file
-from fed.vault import Vault, read_tensors
+from fed.privacy.sealed import Secret, new_key_file
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import Vault
 
 SETTINGS = {
     "task": "LaMP_7",

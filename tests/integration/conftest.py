@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fed.settings import Settings
+from fed.settings.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

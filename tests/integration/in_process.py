@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app as client_app
-from fed.settings import Settings
+from fed.settings.settings import Settings
 from server_strategy.app import run
 
 RUN_ID = 7

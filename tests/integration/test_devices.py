@@ -10,9 +10,10 @@ import pytest
 
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
-from fed.sealed import Secret, new_key_file
-from fed.settings import Settings
-from fed.vault import SEALED, Vault, fingerprint, read_tensors
+from fed.privacy.sealed import Secret, new_key_file
+from fed.privacy.tensor_files import fingerprint, read_tensors
+from fed.privacy.vault import SEALED, Vault
+from fed.settings.settings import Settings
 from server_strategy.nodes import RunError
 from tests.integration.in_process import InProcessGrid, federate
 

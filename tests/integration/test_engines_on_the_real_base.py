@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fed import base_model, pyreft_engine, training
-from fed.base_model import BaseModel
-from fed.batching import Row, generator, pad, tokenize
+from fed.base import model as base_model
+from fed.base.model import BaseModel
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
+from fed.forward.batching import Row, pad, tokenize
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
-from fed.loreft import EditBank, EditShape
-from fed.positions import Positions
-from fed.training import TrainSettings
+from fed.randomness import generator
+from fed.training import pyreft_engine
+from fed.training import train as training
+from fed.training.plan import TrainSettings
 
 pytest.importorskip("pyreft")
 

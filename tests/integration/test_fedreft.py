@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fed import average, base_model, methods, wire
-from fed.vault import PERSONAL, read_tensors
+from fed import methods
+from fed.averages.geometric_median import geometric_median
+from fed.base import model as base_model
+from fed.communication import wire
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import PERSONAL
 from server_strategy.user_grid import by_user
 from tests.integration.in_process import federate
 from tests.integration.test_supernodes import all_losses
@@ -46,7 +50,7 @@ def test_from_round_2_on_users_of_one_node_are_sent_medians_of_all_but_themselve
     for sent, answered in zip(down[1:], up[1:], strict=True):
         assert len({edit["W"].numpy().tobytes() for edit in sent.values()}) > 1
         for user, edit in sent.items():
-            expected = average.geometric_median([latest[one] for one in sorted(latest) if one != user])
+            expected = geometric_median([latest[one] for one in sorted(latest) if one != user])
             for layer in range(2):
                 M, N = ((e["R"][layer].T @ (e["W"] - e["R"])[layer]) for e in (edit, expected))
                 torch.testing.assert_close(M, N, rtol=1e-6, atol=1e-9)

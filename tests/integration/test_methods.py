@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from clients.node import Node
 from clients.node_config import NodeConfig
-from fed import base_model, costs
+from fed.base import model as base_model
+from fed.communication import costs
+from fed.communication.ledger import PHASES
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
-from fed.ledger import PHASES
-from fed.settings import METHODS
-from fed.vault import PERSONAL, read_tensors
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import PERSONAL
+from fed.settings.methods import METHODS
 from server_strategy.user_grid import by_user
 from tests.integration.in_process import RUN_ID, federate
 

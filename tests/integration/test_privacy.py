@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from flwr.app import Message
 
-from fed.vault import PERSONAL, Vault, read_tensors
-from fed.wire import pack
+from fed.communication.wire import pack
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import PERSONAL, Vault
 from tests.integration.in_process import federate
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fed.ledger import DIRECTIONS, PHASES
+from fed.communication.ledger import DIRECTIONS, PHASES
 from tests.integration.in_process import federate
 
 

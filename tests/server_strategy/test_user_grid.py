@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fed.ledger import Ledger
+from fed.communication.ledger import Ledger
 from server_strategy.user_grid import Translation, UserGrid
 
 HOSTS = {"ann": 1000, "bob": 1000, "cem": 1001, "dee": 1000}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fed.lamp.tasks import TASKS
-from fed.settings import METHODS
+from fed.settings.methods import METHODS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parents[0] / "shared" / "data"

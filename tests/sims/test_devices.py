@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fed.ledger import DIRECTIONS, PHASES
-from fed.sealed import Secret
-from fed.vault import PERSONAL, SEALED, Vault, read_tensors
+from fed.communication.ledger import DIRECTIONS, PHASES
+from fed.privacy.sealed import Secret
+from fed.privacy.tensor_files import read_tensors
+from fed.privacy.vault import PERSONAL, SEALED, Vault
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "sims"))

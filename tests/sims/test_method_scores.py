@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from fed import costs
+from fed.base.skeleton import skeleton
+from fed.communication import costs
 from fed.lamp import metrics
 from fed.lamp.tasks import get_task
-from fed.skeleton import skeleton
 
 STARS = get_task("LaMP_3")
 BASE = skeleton("smollm2-135m")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fed.vault import PERSONAL
+from fed.privacy.vault import PERSONAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "sims"))

@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from fed.settings import METHODS, Settings
+from fed.settings.methods import METHODS
+from fed.settings.settings import Settings
 
 
 @pytest.fixture

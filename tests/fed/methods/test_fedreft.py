@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fed import average, methods
-from fed.batching import generator
-from fed.loreft import EditBank, EditShape
+from fed import methods
+from fed.answering.reader import Question
+from fed.averages.geometric_median import geometric_median
+from fed.averages.svd import svd_mean
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
 from fed.methods.fedreft import own_share
-from fed.methods.method import Question
-from fed.positions import Positions
-from fed.settings import SettingsError
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings, train
+from fed.randomness import generator
+from fed.settings.rules import SettingsError
+from fed.training.plan import TrainSettings
+from fed.training.train import train
 from tests.fed.methods.test_perfit import USERS, assert_same, rows, settings  # noqa: F401
 
 
@@ -55,9 +58,9 @@ def shape_of(edit):
 def test_a_client_is_sent_the_median_of_all_others_last_edits(make, edits):
     method, latest = make(), dict(zip((4, 7, 1, 9), edits, strict=False))
     sent = method.for_each([7, 9, 100], latest, edits[4])
-    assert_same(sent[7], average.geometric_median([latest[u] for u in (4, 1, 9)], edits[4]))
-    assert_same(sent[9], average.geometric_median([latest[u] for u in (4, 7, 1)], edits[4]))
-    assert_same(sent[100], average.geometric_median(list(latest.values()), edits[4]))
+    assert_same(sent[7], geometric_median([latest[u] for u in (4, 1, 9)], edits[4]))
+    assert_same(sent[9], geometric_median([latest[u] for u in (4, 7, 1)], edits[4]))
+    assert_same(sent[100], geometric_median(list(latest.values()), edits[4]))
     changed = method.for_each([7], latest | {7: edits[4]}, edits[4])
     assert_same(changed[7], sent[7])  # all but me
     assert method.for_each([7], {7: edits[0]}, edits[4]) == {}
@@ -65,7 +68,7 @@ def test_a_client_is_sent_the_median_of_all_others_last_edits(make, edits):
 
 def test_the_average_is_the_geometric_median_whoever_has_more_rows(make, edits):
     found = make().average("svd", edits[:3], [1.0, 100.0, 1.0], edits[4])
-    assert_same(found, average.geometric_median(edits[:3], edits[4]))
+    assert_same(found, geometric_median(edits[:3], edits[4]))
 
 
 def test_the_better_the_own_edit_does_the_more_it_weighs():
@@ -89,10 +92,10 @@ def test_a_client_starts_from_its_own_edit_mixed_by_how_well_both_do_on_its_rows
         own, given = (loss_per_token(reference_logits, tiny64, user, edit) for edit in (user.own, user.given))
         share = math.exp(-own) / (math.exp(-own) + math.exp(-given))
         assert abs(share - 0.5) > 1e-3
-        expected = average.svd_mean([user.own, user.given], [share, 1 - share], user.own)
+        expected = svd_mean([user.own, user.given], [share, 1 - share], user.own)
         assert_same(starts[i], expected, 1e-8)
     torch.testing.assert_close(
-        maps(average.svd_mean([edits[0], edits[0]], [0.3, 0.7], edits[0])), maps(edits[0]), rtol=0, atol=1e-10
+        maps(svd_mean([edits[0], edits[0]], [0.3, 0.7], edits[0])), maps(edits[0]), rtol=0, atol=1e-10
     )
 
 

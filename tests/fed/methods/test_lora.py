@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fed import costs, methods
-from fed.batching import generator, minibatches
-from fed.lora import adapted, initial
-from fed.methods.method import Question
-from fed.settings import Settings
+from fed import methods
+from fed.answering.reader import Question
+from fed.communication import costs
+from fed.edits.lora import adapted, initial
+from fed.forward.batching import minibatches
+from fed.randomness import generator
+from fed.settings.settings import Settings
 from tests.fed.methods.test_perfit import USERS, assert_same
 
 pytest.importorskip("peft")

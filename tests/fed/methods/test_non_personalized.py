@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fed import methods
-from fed.batching import Row
-from fed.methods.method import Question
-from fed.settings import Settings
+from fed.answering.reader import Question
+from fed.forward.batching import Row
+from fed.settings.settings import Settings
 
 LAMP7 = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
 

@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from fed import methods
-from fed.batching import Row, generator
-from fed.loreft import EditBank
+from fed.answering.reader import Question
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditBank
+from fed.edits.positions import Positions
+from fed.forward.batching import Row
 from fed.methods import UserRows
-from fed.methods.method import Question
-from fed.positions import Positions
-from fed.settings import Settings, SettingsError
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings, train
+from fed.randomness import generator
+from fed.settings.rules import SettingsError
+from fed.settings.settings import Settings
+from fed.training.plan import TrainSettings
+from fed.training.train import train
 
 LAMP7 = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
 

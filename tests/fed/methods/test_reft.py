@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from fed import methods
-from fed.batching import generator
-from fed.loreft import EditBank
-from fed.methods.method import Question
-from fed.positions import Positions
-from fed.skeleton import Skeleton
-from fed.training import TrainSettings, train
+from fed.answering.reader import Question
+from fed.base.skeleton import Skeleton
+from fed.edits.loreft import EditBank
+from fed.edits.positions import Positions
+from fed.randomness import generator
+from fed.training.plan import TrainSettings
+from fed.training.train import train
 from tests.fed.methods.test_perfit import USERS, assert_same, rows, settings  # noqa: F401
 
 TINY = Skeleton("tiny", 0, 32, 4, ())

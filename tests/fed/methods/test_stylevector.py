@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fed import methods
-from fed.batching import Row
+from fed.answering.reader import Question
+from fed.forward.batching import Row
 from fed.methods import UserRows
-from fed.methods.method import Question
-from fed.settings import SettingsError
+from fed.settings.rules import SettingsError
 from tests.fed.methods.test_perfit import settings  # noqa: F401
 
 EOS, LAYER = 0, 2

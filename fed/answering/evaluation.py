@@ -1,0 +1,134 @@
+"""The four arms of a user's test: base, stage 1, stage 1 + 2, and stage 1 with another user's stage 2.
+
+Vectors that are truly personal get worse when swapped. Partners come from the same node alone, for private edits
+never travel; a user alone on its node has no swapped arm. What leaves here are additive sums, never a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fed.answering.choice import Choice
+from fed.answering.reader import Question, Reader
+from fed.forward.batching import Row
+from fed.lamp import metrics
+from fed.lamp.tasks import Task
+from fed.lamp.user import Query
+
+ARMS = ("base", "stage1", "stage1+2", "swapped")
+
+
+@dataclass(frozen=True)
+class TestUser:
+    """One user's test queries and their tokenized rows (prompt and gold completion)."""
+
+    user_id: str
+    queries: Sequence[Query]
+    rows: Sequence[Row]
+
+
+def swap_partners(users: Sequence[str]) -> dict[str, str | None]:
+    """Each user's next neighbour by id, the last one's being the first; None for a user alone."""
+    ordered = sorted(users)
+    if len(ordered) < 2:
+        return dict.fromkeys(ordered)
+    return {user: ordered[(i + 1) % len(ordered)] for i, user in enumerate(ordered)}
+
+
+def evaluate(
+    task: Task,
+    reader: Reader,
+    users: Sequence[TestUser],
+    private: Sequence[str],
+    *,
+    has_collective: bool = True,
+    max_new_tokens: int,
+    partners: Mapping[str, str | None] | None = None,
+    choice: Choice | None = None,
+    on_answers: Callable[[TestUser, str, Sequence[str]], None] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """user -> arm -> additive statistics: `nll` (nats), `tokens`, and those of `fed.lamp.metrics`.
+
+    Args:
+        private: the users whose stage-2 edits the reader holds; others have neither `stage1+2` nor partner.
+        has_collective: whether the method federates anything; without it there is no arm `stage1`, and `stage1+2`
+        is stage 2 alone.
+        max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
+        partners: with whom each of `private` is swapped, where `users` are not all of a node's; None: `swap_partners`.
+        choice: the labels to choose from; None: the answer is decoded.
+        on_answers: called with a user, an arm and the answers to its queries; they go nowhere else.
+        on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
+    """
+    if partners is None:
+        partners = swap_partners([u.user_id for u in users if u.user_id in private])
+    questions: list[Question] = []
+    spans: list[tuple[TestUser, str, slice]] = []
+    for user in users:
+        mine = user.user_id if user.user_id in private else None
+        arms: dict[str, tuple[bool, str | None]] = {"base": (False, None)}
+        if has_collective:
+            arms["stage1"] = (True, None)
+        if mine is not None:
+            arms["stage1+2"] = (has_collective, mine)
+            if partners[mine] is not None:
+                arms["swapped"] = (has_collective, partners[mine])
+        for arm, (collective, personal) in arms.items():
+            start = len(questions)
+            for query, row in zip(user.queries, user.rows, strict=True):
+                questions.append(Question(row, collective, personal, (arm, user.user_id, query.id)))
+            spans.append((user, arm, slice(start, len(questions))))
+    answers: list[str] | None = None
+    if choice is not None and max_new_tokens:
+        golds = [query.gold for user, _, _ in spans for query in user.queries]
+        losses, answers = _choose(reader, questions, golds, choice, on_rows)
+    else:
+        losses = reader.losses(questions, on_rows)
+    if choice is None and max_new_tokens:
+        stop = "\n"  # an answer is one line in every LaMP task
+        answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
+    found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
+    for user, arm, span in spans:
+        sums = {"nll": sum(nll for nll, _ in losses[span]), "tokens": float(sum(n for _, n in losses[span]))}
+        if answers is not None:
+            sums |= metrics.statistics(task, [query.gold for query in user.queries], answers[span])
+            if on_answers:
+                on_answers(user, arm, answers[span])
+        found[user.user_id][arm] = sums
+    return found
+
+
+def _choose(
+    reader: Reader,
+    questions: Sequence[Question],
+    golds: Sequence[str],
+    choice: Choice,
+    on_rows: Callable[[int], None] | None,
+) -> tuple[list[tuple[float, int]], list[str]]:
+    """(loss and tokens of each question's gold, the answers): the gold is one of the labels, so it is scored once."""
+    count, finished = len(choice.labels), 0
+
+    def progress(rows: int) -> None:
+        # A question counts as two rows, its loss and its answer, as where it is decoded.
+        nonlocal finished
+        before, finished = finished, finished + rows
+        if on_rows and (new := 2 * finished // count - 2 * before // count):
+            on_rows(new)
+
+    asked = [replace(question, row=row) for question in questions for row in choice.rows(question.row.prompt)]
+    scored = reader.losses(asked, progress)
+    of_each = [scored[start : start + count] for start in range(0, len(scored), count)]
+    answers = [choice.best([nll for nll, _ in own]) for own in of_each]
+    return [own[choice.labels.index(gold.strip())] for own, gold in zip(of_each, golds, strict=True)], answers
+
+
+def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """One arm's scores over users: loss per token (all tokens pooled) and the task's metrics; None without queries."""
+    if not any(part["tokens"] for part in parts):
+        return None
+    total = metrics.merge(parts)
+    scores = {"loss_per_token": total.pop("nll") / total.pop("tokens")}
+    if total.get("count"):
+        scores |= metrics.scores(task, total)
+    return scores

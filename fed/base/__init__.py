@@ -1,0 +1,1 @@
+"""The frozen base model: where it comes from, its device and dtype, its shapes, its memory."""

@@ -1,0 +1,58 @@
+"""What is known of a base model without loading it: a device greets the server and takes an edit by these alone.
+
+The first load leaves them in the cache folder, under the fingerprint of the weights; a message that trains nothing then
+costs neither transformers' model code nor the weights (about half of such a message's time on a small base).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fed.base import sources
+from fed.base.device import choose_device, choose_dtype
+from fed.base.model import BaseModel, load
+from fed.base.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Facts:
+    """description: as `BaseModel.describe`. skeleton: the shapes."""
+
+    description: dict[str, Any]
+    fingerprint: str
+    skeleton: Skeleton
+
+
+def facts(source: str, *, device: str = "auto", dtype: str = "auto") -> Facts:
+    """A base model's facts, remembered or by loading it. Raises BaseModelError."""
+    chosen = choose_device(device)
+    kind = choose_dtype(dtype, chosen)
+    name, folder = sources.resolve(source)
+    fingerprint = sources.fingerprint(Path(folder))
+    path = sources.cache_home() / "facts" / f"{fingerprint}-{chosen.replace(':', '-')}-{kind}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        shapes = known["skeleton"]
+        linears = tuple((str(n), int(out), int(into)) for n, out, into in shapes.pop("linears"))
+        return Facts(
+            known["description"] | {"name": name}, fingerprint, Skeleton(**shapes | {"name": name}, linears=linears)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # never loaded here, or written by another version
+    found = of(load(source, device=device, dtype=dtype))
+    with suppress(OSError):  # a cache that cannot be written costs time, no more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(f".{path.name}.{os.getpid()}")
+        building.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        os.replace(building, path)
+    return found
+
+
+def of(base: BaseModel) -> Facts:
+    """The facts of a loaded base model."""
+    return Facts(base.describe(), base.fingerprint, base.skeleton)

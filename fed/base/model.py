@@ -1,0 +1,102 @@
+"""The frozen base LLM that every user shares, loaded: from where (`sources`), in which dtype and on what (`device`).
+
+One process keeps one copy of each base model: a Ray actor lives all run, so its clients share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from fed.base import gpu_kernels, host_memory, mapped_weights
+from fed.base.device import DTYPES, choose_device, choose_dtype
+from fed.base.skeleton import Skeleton
+from fed.base.sources import EMBEDDED, BaseModelError, cache_home, fingerprint, quiet, resolve
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen causal LM with its tokenizer.
+
+    Attributes:
+        name: what was asked for, in words a reader can check. fingerprint: 16 hex digits over the
+        configuration and a sample of the weight files.
+    """
+
+    name: str
+    model: Any  # a transformers PreTrainedModel
+    tokenizer: Any
+    dtype: str
+    device: str
+    fingerprint: str
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """The model's shapes, all that a server needs to know of it."""
+        return Skeleton.of(self.name, self.model)
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows: the tokenizer's own, else its EOS (labels go by length, not by id)."""
+        pad_id = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad_id is None else pad_id)
+
+    def describe(self) -> dict[str, Any]:
+        """The `base_model` entry of report.json."""
+        return {
+            "name": self.name,
+            "parameters": self.skeleton.parameters,
+            "hidden_size": self.skeleton.hidden_size,
+            "layers": self.skeleton.layers,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+
+
+def load(source: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
+    """Load and freeze a base model; the same arguments give the same object within a process.
+
+    Raises:
+        BaseModelError: nothing readable at `source`; one line with the rule, the value and the fix.
+    """
+    chosen = choose_device(device)
+    return _load(source, chosen, choose_dtype(dtype, chosen))
+
+
+@lru_cache(maxsize=2)
+def _load(source: str, device: str, dtype: str) -> BaseModel:
+    if device == "cpu":
+        host_memory.bound()
+    name, folder = resolve(source)
+    import transformers  # here, not above: two seconds that a process without a model need not spend
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # Eager attention beats the fused kernel on a CPU for rows of some fifty tokens; a GPU keeps the default.
+    # Eager attention takes its softmax in float32 whatever the dtype, which would spoil float64.
+    attention = "eager" if device == "cpu" and dtype != "float64" else None
+    with quiet(transformers):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            weights = mapped_weights.folder_in(Path(folder), DTYPES[dtype], cache_home()) if device == "cpu" else folder
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                weights, dtype=DTYPES[dtype], attn_implementation=attention, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason}") from error
+    model, loading = loaded
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        lacking = sorted(loading["missing_keys"])
+        raise BaseModelError(f"base-model {source!r} lacks {len(lacking)} weights, {lacking[0]} among them")
+    model = model.to(torch.device(device))
+    model.requires_grad_(False)
+    model.eval()
+    gpu_kernels.fused(model, device)
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
+    return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))

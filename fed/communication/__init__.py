@@ -1,0 +1,1 @@
+"""Every byte: how edits travel, what crossed, and what it costs by analysis."""

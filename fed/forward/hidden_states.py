@@ -1,0 +1,60 @@
+"""Hidden states of the bare base: the output of one decoder block; what lies above it is not computed.
+
+Shapes:  N texts · T tokens · d hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fed.base.model import BaseModel
+from fed.edits.hooks import decoder_blocks
+from fed.forward.batching import Batch, Row, pad, under_token_budget
+
+
+class _Reached(Exception):
+    """The block has been computed."""
+
+
+@torch.no_grad()
+def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
+    """What block `layer` (from 0) returns for a batch: (B, T, d), or a tuple that begins with it in some models."""
+    caught: list[Any] = []
+
+    def catch(_module: Any, _inputs: Any, output: Any) -> None:
+        caught.append(output)
+        raise _Reached
+
+    handle = decoder_blocks(base.model)[layer].register_forward_hook(catch)
+    try:
+        base.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def at_block(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int) -> list[Tensor]:
+    """Each row's states, prompt and completion, at the output of a block: (tokens, d) in the base's dtype."""
+    found: dict[int, Tensor] = {}
+    for places in under_token_budget([len(row) for row in rows], token_budget):
+        output = output_at(base, pad([rows[i] for i in places], base.pad_id, base.device), layer)
+        states = output[0] if isinstance(output, tuple) else output
+        found |= {i: own[: len(rows[i])].clone() for i, own in zip(places, states, strict=True)}
+    return [found[i] for i in range(len(rows))]
+
+
+def last_token(base: BaseModel, texts: Sequence[Sequence[int]], layer: int, *, token_budget: int = 2048) -> Tensor:
+    """h_ℓ(text) at the last token of each text, token ids, at least one each: (N, d) in the base's dtype."""
+    rows = [Row(tuple(text), ()) for text in texts]
+    return torch.stack([states[-1] for states in at_block(base, rows, layer, token_budget)])

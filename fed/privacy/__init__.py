@@ -1,0 +1,1 @@
+"""Private tensors at rest: written, sealed, erased."""

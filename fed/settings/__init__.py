@@ -1,0 +1,1 @@
+"""The run config: its keys and their rules, the registry of methods, paths."""

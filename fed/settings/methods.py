@@ -1,0 +1,42 @@
+"""The registry of methods: one line each, which a run chooses by `method`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ENGINES = ("batched", "sequential", "pyreft")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method's line in the registry.
+
+    Attributes:
+        where: its class, "module.Class" (a `fed.methods.Method`), imported when a run asks for it.
+        only: run-config key -> the values that the method can honour; any other is an error. An engine is for edits
+        of hidden states: a method that trains none, or by a library of its own, has the default's name alone.
+        implies: run-config key -> what it is where the run config leaves it at 0 or false.
+    """
+
+    where: str
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
+    implies: Mapping[str, object] = field(default_factory=dict)
+
+
+_ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
+_PEFT: Mapping[str, tuple[str, ...]] = {"engine": ("batched", "sequential")}  # one user after the other, in both
+METHODS: dict[str, Entry] = {
+    "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
+    "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
+    "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
+    "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
+    "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
+    "stylevector": Entry("fed.methods.stylevector.StyleVector"),
+    "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
+    "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),
+    "pag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"profile": True}),
+}

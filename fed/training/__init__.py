@@ -1,0 +1,1 @@
+"""Local training of one or many users' edits."""

@@ -1,0 +1,70 @@
+"""How one stage trains a user, and what one user's training did."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How one stage trains.
+
+    Attributes:
+        rate: peak learning rate. warmup: share of a user's steps with a linearly rising rate, after which
+        it falls linearly to zero (OPPU's schedule); `constant` leaves it at the peak. clip: largest norm of
+        one user's gradient. weight_decay: decoupled, and of W − R and b, so that it pulls an edit to the
+        identity instead of pulling W to zero. proximal_mu: FedProx's pull to where the round started.
+        token_budget: padded tokens of one forward pass. activation_cache: bytes that rows' hidden states below the
+        first edit may take (see `fed.forward.activation_cache`); 0: they are computed anew in every pass.
+    """
+
+    epochs: int
+    batch_size: int
+    rate: float
+    warmup: float = 0.1
+    constant: bool = False
+    clip: float = 0.3
+    weight_decay: float = 0.01
+    proximal_mu: float = 0.0
+    token_budget: int = 1024
+    activation_cache: int = 0
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate of a user's step `step` (from 0) of `steps`: a linear warm-up to the peak, then linear to zero.
+
+        As transformers' `linear` schedule, but for the warm-up's first step, which is not wasted on a rate of 0.
+        """
+        if self.constant:
+            return self.rate
+        warm = math.ceil(self.warmup * steps)
+        if step < warm:
+            return self.rate * (step + 1) / (warm + 1)
+        return self.rate * (steps - step) / max(steps - warm, 1)
+
+
+@dataclass
+class UserResult:
+    """What one user's training did: optimizer steps, rows seen, and the loss of each step."""
+
+    steps: int = 0
+    rows: int = 0
+    step_losses: list[float] = field(default_factory=list)
+    step_weights: list[int] = field(default_factory=list)  # rows of each step
+    error: str = ""  # why this user's training stopped early; the others go on
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over all of the training, its steps weighted by their rows."""
+        return math.fsum(w * x for w, x in zip(self.step_weights, self.step_losses, strict=True)) / self.rows
+
+    def epoch_losses(self, epochs: int) -> list[float]:
+        """Mean loss of each epoch, its steps weighted by their rows."""
+        per_epoch = len(self.step_losses) // max(epochs, 1)
+        means = []
+        for e in range(epochs if per_epoch else 0):
+            span = slice(e * per_epoch, (e + 1) * per_epoch)
+            weights = self.step_weights[span]
+            losses = self.step_losses[span]
+            means.append(math.fsum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
+        return means

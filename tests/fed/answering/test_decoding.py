@@ -1,0 +1,328 @@
+"""Decoding with one edit per row, and losses of given completions.
+
+References: `model.generate` where there are no edits; with edits, a loop without a cache that runs the whole row
+through the model at every step, its mask extended by hand (the fixture `reference_logits`).
+"""
+
+import pytest
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from fed.answering import decoding as generation
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.answering.scoring import losses
+from fed.edits.positions import Positions
+from fed.forward.batching import Row, tokenize
+from fed.randomness import generator
+from fed.training.plan import TrainSettings
+from fed.training.train import train
+
+ALL = Positions.parse("all")
+PROMPTS = [
+    "gae hge",
+    "b",
+    "cebbfh bf",
+    "aeh",
+    " ",
+    "gahfdfbdddc ",
+    "ab ",
+    "fddaebdf",
+    "cd",
+    "babdbgbfba",
+    "fb",
+    "bbf hbe ",
+]
+GREEDY = Decoding(10)
+
+
+def rows_of(base, prompts, completion="xy"):
+    return tokenize([(prompt, completion) for prompt in prompts], base.tokenizer, 64)
+
+
+def mask_by_hand(rule, prompt, total):
+    """Which of a prompt's and its continuation's tokens the rule edits."""
+    inside = {
+        "all": lambda t: True,
+        "all-f1": lambda t: t >= 1,
+        "all-f2": lambda t: t >= min(2, prompt),
+        "all-f4": lambda t: t >= min(4, prompt),
+        "prompt-f2": lambda t: 2 <= t < prompt,
+        "prompt": lambda t: t < prompt,
+        "last": lambda t: t == prompt - 1,
+        "answer": lambda t: t >= prompt - 1,
+        "f2+l1": lambda t: t < min(2, prompt) or t == prompt - 1,
+    }[rule]
+    return [inside(t) for t in range(total)]
+
+
+def edits_of(row, collective, personal, rule, total):
+    """`rule`: of both edits, or "collective's, personalized one's"."""
+    first, second = (rule.split(", ") * 2)[:2]
+    masks = [mask_by_hand(r, len(row.row.prompt), total) for r in (first, second)]
+    edits = [(collective, 0, masks[0])] if row.collective else []
+    return edits + ([(personal, row.personal, masks[1])] if row.personal is not None else [])
+
+
+@pytest.fixture(scope="module")
+def without_cache(tiny64, reference_logits):
+    """Greedy ids of one row, each from a forward pass over everything so far."""
+
+    def run(row, collective, personal, rule, count):
+        ids, new = list(row.row.prompt), []
+        while len(new) < count:
+            edits = edits_of(row, collective, personal, rule, len(ids))
+            token = int(reference_logits(tiny64, ids, edits)[-1].argmax())
+            if token == tiny64.tokenizer.eos_token_id:
+                break
+            ids.append(token)
+            new.append(token)
+        return new
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny64, random_bank):
+    """Rows of three users in several arms, and the banks."""
+    collective, personal = random_bank(1, seed=1), random_bank(3, layers=(0, 2), rank=3, seed=2)
+    arms = [(False, None), (True, None), (True, 0), (True, 1), (False, 2), (True, 2)]
+    rows = [EditedRow(row, *arms[i % 6]) for i, row in enumerate(rows_of(tiny64, PROMPTS))]
+    return rows, collective, personal
+
+
+@pytest.mark.parametrize("budget", [4096, 50])
+def test_greedy_decoding_without_edits_is_models_generate(tiny64, budget):
+    rows = [EditedRow(row) for row in rows_of(tiny64, PROMPTS)]
+    expected = []
+    for row in rows:
+        ids = torch.tensor([row.row.prompt])
+        out = tiny64.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10, pad_token_id=0
+        )
+        expected.append(tiny64.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    assert len(set(expected)) > 6 and len({len(text) for text in expected}) > 3  # some rows end early, at once even
+    assert generate(tiny64, rows, GREEDY, ALL, token_budget=budget) == expected
+
+
+@pytest.mark.parametrize("rule", ["all", "all-f1", "all-f4", "prompt", "prompt-f2", "last", "answer", "f2+l1"])
+def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, without_cache, hooks_of, rule):
+    rows, collective, personal = mixed
+    expected = [without_cache(row, collective, personal, rule, 10) for row in rows]
+    assert len({len(new) for new in expected}) > 2
+    found = generate(tiny64, rows, GREEDY, Positions.parse(rule), collective=collective, personal=personal)
+    assert found == [tiny64.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
+    assert hooks_of(tiny64.model) == 0
+
+
+def test_each_stage_has_positions_of_its_own(tiny64, mixed, without_cache):
+    rows, collective, personal = mixed
+    found = {}
+    for first, second in (("all", "last"), ("last", "all")):
+        expected = [without_cache(row, collective, personal, f"{first}, {second}", 10) for row in rows]
+        where, own = Positions.parse(first), Positions.parse(second)
+        edits = {"collective": collective, "personal": personal, "personal_positions": own}
+        texts = generate(tiny64, rows, GREEDY, where, **edits)
+        assert texts == [tiny64.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
+        found[first] = texts, losses(tiny64, rows, where, **edits)
+    assert found["all"][0] != found["last"][0]
+    for i, row in enumerate(rows):
+        assert (found["all"][1][i] == found["last"][1][i]) == (not row.collective and row.personal is None)
+
+
+@pytest.mark.parametrize("rule", ["all", "last"])
+def test_a_mixed_batch_gives_what_each_row_gives_alone(tiny64, mixed, rule):
+    rows, collective, personal = mixed
+    positions = Positions.parse(rule)
+    edits = {"collective": collective, "personal": personal}
+    together = generate(tiny64, rows, GREEDY, positions, **edits)
+    assert together == [generate(tiny64, [row], GREEDY, positions, **edits)[0] for row in rows]
+    assert together == generate(tiny64, rows[::-1], GREEDY, positions, **edits, token_budget=60)[::-1]
+
+
+def test_the_positions_differ_in_the_decoding_steps(tiny64, mixed):
+    """`prompt` and `all` edit the same prompt: the first token is the same, and later ones part."""
+    rows, collective, personal = mixed
+    texts = {
+        rule: generate(tiny64, rows, GREEDY, Positions.parse(rule), collective=collective, personal=personal)
+        for rule in ("all", "prompt", "last")
+    }
+    edited_rows = [i for i, row in enumerate(rows) if row.collective or row.personal is not None]
+    assert [text[:1] for text in texts["all"]] == [text[:1] for text in texts["prompt"]]
+    assert sum(texts["all"][i] != texts["prompt"][i] for i in edited_rows) > 2
+    assert sum(texts["last"][i] != texts["prompt"][i] for i in edited_rows) > 2
+    plain = [i for i in range(len(rows)) if i not in edited_rows]
+    assert plain and all(texts["all"][i] == texts["prompt"][i] == texts["last"][i] for i in plain)
+
+
+def test_rows_that_have_ended_leave_the_batch(tiny64, mixed, without_cache, monkeypatch):
+    rows, collective, personal = mixed
+    lengths = [len(without_cache(row, collective, personal, "all", 10)) for row in rows]
+    sizes = []
+    handle = tiny64.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    try:
+        generate(tiny64, rows, GREEDY, ALL, collective=collective, personal=personal)
+    finally:
+        handle.remove()
+    assert sizes == [sum(n >= step for n in lengths) for step in range(max(lengths) + 1)][: len(sizes)]
+    assert len(sizes) == min(10, max(lengths) + 1) and sizes[0] == 12 > sizes[-1]
+
+
+@pytest.fixture
+def scripted(make_base):
+    """A base whose next token is a fixed function of the last: f(next_of) sets it, and counts the forward passes."""
+    base = make_base("float32")
+
+    class Script:
+        passes = 0
+
+        def __call__(self, next_of):
+            table = {base.tokenizer(a)["input_ids"][0]: base.tokenizer(b)["input_ids"][0] for a, b in next_of.items()}
+
+            def hook(_module, _args, kwargs, output):
+                self.passes += 1
+                output.logits = torch.zeros_like(output.logits)
+                for row, last in enumerate(kwargs["input_ids"][:, -1].tolist()):
+                    output.logits[row, -1, table.get(last, 0)] = 1.0
+
+            base.model.register_forward_hook(hook, with_kwargs=True)
+            return base
+
+    return Script()
+
+
+def test_a_row_ends_at_eos_and_eos_is_cut_off(scripted):
+    base = scripted({"a": "b", "b": "c"})
+    rows = [EditedRow(row) for row in rows_of(base, ["a", "xb", "z"])]
+    assert generate(base, rows, Decoding(9), ALL) == ["bc", "c", ""]
+    assert scripted.passes == 3
+
+
+def test_a_row_ends_at_the_stop_text_and_the_rest_is_cut_off(scripted):
+    base = scripted({"a": "b", "b": ".", ".": "d", "d": "e", "e": "f", "f": "g", "g": "h", "q": "."})
+    rows = [EditedRow(row) for row in rows_of(base, ["a", "d", "q"])]
+    assert generate(base, rows, Decoding(4), ALL, stop=".") == ["b", "efgh", ""]
+    assert scripted.passes == 4
+    assert generate(base, rows[:1], Decoding(4), ALL, stop=".") == ["b"]
+    assert scripted.passes == 6  # two steps, for the row ended with the text and not with max_new_tokens
+    assert generate(base, rows[:1], Decoding(4), ALL, stop=None) == ["b.de"]
+
+
+def test_blank_text_before_the_first_word_does_not_stop_a_row(scripted):
+    base = scripted({"\n": "r", "r": "s", "s": "\n", " ": "\n"})
+    rows = [EditedRow(row) for row in rows_of(base, ["s", " ", "r"])]
+    assert generate(base, rows, Decoding(9), ALL, stop="\n") == ["rs", "rs", "s"]
+    assert scripted.passes == 4
+
+
+def test_no_new_tokens_is_an_empty_text(tiny64):
+    assert generate(tiny64, [EditedRow(row) for row in rows_of(tiny64, ["a", "bc"])], Decoding(0), ALL) == [
+        "",
+        "",
+    ]
+
+
+def test_no_rows_are_no_texts_and_no_losses(tiny64):
+    assert generate(tiny64, [], GREEDY, ALL) == [] and losses(tiny64, [], ALL) == []
+
+
+def test_sampling_with_a_generator_a_row_does_not_depend_on_the_neighbours(tiny64, mixed):
+    rows, collective, personal = mixed
+    decoding = Decoding(10, temperature=1.5, top_k=20, top_p=0.95)
+
+    def run(numbers, budget=4096):
+        return generate(
+            tiny64, [rows[i] for i in numbers], decoding, ALL, collective=collective, personal=personal,
+            generators=[generator(0, i) for i in numbers], token_budget=budget,
+        )  # fmt: skip
+
+    together = run(range(12))
+    assert together == [run([i])[0] for i in range(12)]
+    assert together == run(range(11, -1, -1), budget=60)[::-1]
+    greedy = generate(tiny64, rows, GREEDY, ALL, collective=collective, personal=personal)
+    assert sum(a != b for a, b in zip(together, greedy, strict=True)) > 6
+
+
+def test_another_generator_draws_another_text(tiny64):
+    rows = [EditedRow(row) for row in rows_of(tiny64, ["gahfdfbdddc "] * 8)]
+    decoding = Decoding(10, temperature=2.0, top_k=50, top_p=1.0)
+    texts = generate(tiny64, rows, decoding, ALL, generators=[generator(0, i) for i in range(8)])
+    same = generate(tiny64, rows, decoding, ALL, generators=[generator(0, 5) for _ in range(8)])
+    assert len(set(texts)) > 4 and set(same) == {texts[5]}
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 99, 1.0), (0.7, 10, 0.9), (1.3, 6, 0.5), (0.1, 10, 0.9)]
+)
+def test_draws_follow_the_distribution_of_transformers_warpers(temperature, top_k, top_p):
+    logits = 2 * torch.randn(1, 30, generator=torch.Generator().manual_seed(3))
+    warpers = LogitsProcessorList(
+        [TemperatureLogitsWarper(temperature), TopKLogitsWarper(min(top_k, 30)), TopPLogitsWarper(top_p)]
+    )
+    expected = warpers(torch.zeros(1, 1, dtype=torch.long), logits.clone()).softmax(-1)[0]
+    n = 4000
+    draw = torch.Generator().manual_seed(0)
+    decoding = Decoding(1, temperature, top_k, top_p)
+    drawn = generation._pick(logits.expand(n, -1), decoding, [draw] * n)
+    frequency = drawn.bincount(minlength=30) / n
+    assert not frequency[expected == 0].any()
+    assert float((frequency - expected).abs().max()) < 4 * 0.5 / n**0.5
+
+
+def test_sampling_without_generators_is_refused(tiny64):
+    with pytest.raises(ValueError, match="one generator per row"):
+        generate(tiny64, [EditedRow(Row((5, 6), (7,)))], Decoding(3, temperature=0.5), ALL)
+
+
+@pytest.mark.parametrize("rule", ["all", "all-f2", "last", "f2+l1"])
+@pytest.mark.parametrize("budget", [2048, 30])
+def test_losses_are_the_likelihoods_of_the_completions_under_each_rows_edits(
+    tiny64, mixed, reference_logits, hooks_of, rule, budget
+):
+    rows, collective, personal = mixed
+    found = losses(tiny64, rows, Positions.parse(rule), collective=collective, personal=personal, token_budget=budget)
+    for row, (nll, tokens) in zip(rows, found, strict=True):
+        ids = row.row.prompt + row.row.completion
+        log_p = reference_logits(tiny64, ids, edits_of(row, collective, personal, rule, len(ids))).log_softmax(-1)
+        start = len(row.row.prompt)
+        expected = -sum(float(log_p[start + k - 1, token]) for k, token in enumerate(row.row.completion))
+        assert tokens == len(row.row.completion) == 3  # x, y, EOS
+        assert nll == pytest.approx(expected, abs=1e-10)
+    assert len({round(nll, 6) for nll, _ in found}) == 12
+    assert hooks_of(tiny64.model) == 0
+
+
+def test_losses_are_the_training_loss_times_the_tokens(tiny64, random_bank):
+    collective, personal = random_bank(1, seed=1), random_bank(1, rank=3, seed=2)
+    rows = rows_of(tiny64, PROMPTS, completion="an answer")
+    found = losses(tiny64, [EditedRow(row, True, 0) for row in rows], ALL, collective=collective, personal=personal)
+    settings = TrainSettings(epochs=1, batch_size=len(rows), rate=1e-3)
+    (result,) = train(tiny64, personal, [rows], [generator(0)], settings, ALL, frozen=collective)
+    assert sum(nll for nll, _ in found) == pytest.approx(result.step_losses[0] * sum(n for _, n in found), abs=1e-9)
+
+
+def test_finished_rows_are_counted_as_they_finish(tiny64):
+    rows = [EditedRow(row) for row in rows_of(tiny64, PROMPTS)]
+    seen = []
+    losses(tiny64, rows, ALL, token_budget=30, on_rows=seen.append)
+    assert sum(seen) == 12 and len(seen) > 3
+    seen.clear()
+    generate(tiny64, rows, Decoding(2), ALL, token_budget=30, on_rows=seen.append)
+    assert sum(seen) == 12 and len(seen) > 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (EditedRow(Row((5,), (6,)), collective=True), "asks for the collective edit, but none is given"),
+        (EditedRow(Row((5,), (6,)), personal=0), "asks for a personalized edit, but none are given"),
+    ],
+)
+def test_a_row_that_asks_for_an_edit_that_is_not_given_is_refused(tiny64, hooks_of, row, message):
+    with pytest.raises(ValueError, match=message):
+        losses(tiny64, [row], ALL)
+    with pytest.raises(ValueError, match=message):
+        generate(tiny64, [row], GREEDY, ALL)
+    assert hooks_of(tiny64.model) == 0

@@ -1,0 +1,172 @@
+"""The four arms of a user's test, with a reader whose every answer is known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed.answering import evaluation
+from fed.answering.reader import Reader
+from fed.forward.batching import Row
+from fed.lamp.tasks import get_task
+from fed.lamp.user import Query
+
+TASK, TAGS = get_task("LaMP_7"), get_task("LaMP_2M")
+
+
+class FakeReader(Reader):
+    """Losses told by the row's first token and the arm; answers told by whose private part is asked for."""
+
+    def __init__(self, answers=None):
+        self.answers = answers or {}
+        self.scored, self.continued, self.stops = [], [], set()
+
+    def losses(self, questions, on_rows=None):
+        self.scored += questions
+        if on_rows:
+            on_rows(len(questions))
+        arm = {(False, None): 1.0, (True, None): 2.0}
+        return [
+            (
+                q.row.prompt[0] * arm.get((q.collective, q.personal), 10.0 + ord(q.personal or "0")),
+                len(q.row.completion),
+            )
+            for q in questions
+        ]
+
+    def generate(self, questions, *, max_new_tokens, stop, on_rows=None):
+        self.continued += questions
+        self.stops.add((max_new_tokens, stop))
+        if on_rows:
+            on_rows(len(questions))
+        return [self.answers.get((q.personal, q.collective), "none") for q in questions]
+
+
+def user(name, numbers, gold="gold"):
+    queries = [Query(f"{name}{n}", "input", gold) for n in numbers]
+    return evaluation.TestUser(name, queries, [Row((n,), (7,) * n) for n in numbers])
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ([], {}),
+        (["a"], {"a": None}),
+        (["a", "b"], {"a": "b", "b": "a"}),
+        (["c", "a", "b"], {"a": "b", "b": "c", "c": "a"}),
+    ],
+)
+def test_partners_are_neighbours_in_a_ring_by_id(users, expected):
+    assert evaluation.swap_partners(users) == expected
+
+
+@given(st.sets(st.text(max_size=3), min_size=2))
+def test_everybody_lends_a_part_once_and_nobody_to_itself(users):
+    partners = evaluation.swap_partners(list(users))
+    assert set(partners) == set(partners.values()) == users
+    assert all(user != partner for user, partner in partners.items())
+
+
+def test_the_sums_of_each_arm_are_those_of_its_own_questions():
+    reader, seen = FakeReader(), []
+    found = evaluation.evaluate(
+        TASK, reader, [user("b", [5]), user("a", [2, 3])], ["b", "a"], max_new_tokens=0, on_rows=seen.append
+    )
+    a, b = 10.0 + ord("a"), 10.0 + ord("b")
+    assert found == {
+        "b": {
+            "base": {"nll": 5.0, "tokens": 5.0},
+            "stage1": {"nll": 10.0, "tokens": 5.0},
+            "stage1+2": {"nll": 5 * b, "tokens": 5.0},
+            "swapped": {"nll": 5 * a, "tokens": 5.0},
+        },
+        "a": {
+            "base": {"nll": 5.0, "tokens": 5.0},
+            "stage1": {"nll": 10.0, "tokens": 5.0},
+            "stage1+2": {"nll": 5 * a, "tokens": 5.0},
+            "swapped": {"nll": 5 * b, "tokens": 5.0},
+        },
+    }
+    assert tuple(found["a"]) == evaluation.ARMS
+    assert reader.continued == [] and sum(seen) == 3 * 4
+
+
+def test_answers_are_scored_against_the_users_own_golds_arm_by_arm():
+    answers = {
+        (None, False): "comedy",
+        (None, True): "sci-fi",
+        ("a", True): " romance\n",
+        ("b", True): "Romance",
+    }
+    reader, seen = FakeReader(answers), []
+    found = evaluation.evaluate(
+        TAGS,
+        reader,
+        [user("a", [1, 2], gold="romance"), user("b", [1], gold="sci-fi")],
+        ["a", "b"],
+        max_new_tokens=8,
+        on_rows=seen.append,
+    )
+    correct = {one: {arm: sums["correct"] for arm, sums in arms.items()} for one, arms in found.items()}
+    assert correct == {
+        "a": {"base": 0, "stage1": 0, "stage1+2": 2, "swapped": 0},
+        "b": {"base": 0, "stage1": 1, "stage1+2": 0, "swapped": 0},
+    }
+    assert {arms["base"]["count"] for arms in found.values()} == {1.0, 2.0}
+    assert found["a"]["stage1"]["predicted/sci-fi"] == 2 and found["a"]["stage1"]["gold/romance"] == 2
+    assert found["a"]["stage1"]["nll"] == 2 * (1 + 2)
+    assert reader.stops == {(8, "\n")} and reader.continued == reader.scored
+    assert sum(seen) == 2 * 3 * 4  # users' queries, arms, losses and answers
+
+
+def test_a_user_without_a_private_part_has_neither_its_arm_nor_a_partner():
+    reader = FakeReader()
+    found = evaluation.evaluate(
+        TASK, reader, [user("a", [1]), user("b", [1]), user("c", [1])], ["a", "c"], max_new_tokens=0
+    )
+    assert {one: list(arms) for one, arms in found.items()} == {
+        "a": ["base", "stage1", "stage1+2", "swapped"],
+        "b": ["base", "stage1"],
+        "c": ["base", "stage1", "stage1+2", "swapped"],
+    }
+    assert found["a"]["swapped"]["nll"] == 10.0 + ord("c") and found["c"]["swapped"]["nll"] == 10.0 + ord("a")
+    assert not any(question.personal == "b" for question in reader.scored)
+
+
+def test_a_user_alone_with_a_private_part_has_no_swapped_arm():
+    found = evaluation.evaluate(TASK, FakeReader(), [user("a", [1]), user("b", [1])], ["b"], max_new_tokens=0)
+    assert list(found["a"]) == ["base", "stage1"] and list(found["b"]) == ["base", "stage1", "stage1+2"]
+
+
+def test_partners_come_from_the_users_under_test_alone():
+    """The reader may hold more private parts than are tested now."""
+    found = evaluation.evaluate(TASK, FakeReader(), [user("a", [1])], ["a", "z"], max_new_tokens=0)
+    assert list(found["a"]) == ["base", "stage1", "stage1+2"]
+
+
+def test_every_draw_has_a_name_of_its_own():
+    reader = FakeReader()
+    users = [user("a", [1, 2], gold="romance"), user("b", [1], gold="romance")]
+    evaluation.evaluate(TAGS, reader, users, ["a", "b"], max_new_tokens=4)
+    names = [question.seed_name for question in reader.continued]
+    assert len(set(names)) == len(names) == 12
+
+
+def test_scores_pool_all_tokens_and_are_no_mean_of_users():
+    parts = [{"nll": 10.0, "tokens": 5.0}, {"nll": 90.0, "tokens": 15.0}]
+    assert evaluation.arm_scores(TASK, parts) == {"loss_per_token": 5.0}  # the mean of users would be 4
+    assert parts[0] == {"nll": 10.0, "tokens": 5.0}
+
+
+def test_scores_have_the_tasks_metrics_where_answers_were_given():
+    found = evaluation.evaluate(
+        TAGS,
+        FakeReader({(None, True): "romance"}),
+        [user("a", [1, 3], gold="romance"), user("b", [4], gold="sci-fi")],
+        [],
+        max_new_tokens=4,
+    )
+    scores = evaluation.arm_scores(TAGS, [arms["stage1"] for arms in found.values()])
+    assert scores["loss_per_token"] == 2 * (1 + 3 + 4) / (1 + 3 + 4)
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["f1"] == pytest.approx((2 * 2 / (2 + 3)) / 15)  # romance: 2 hits, 2 golds, 3 answers; all 15 labels
+    assert evaluation.arm_scores(TAGS, []) is None

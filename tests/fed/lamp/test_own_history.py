@@ -1,0 +1,129 @@
+"""A device's own file: plain lines or LaMP's records, read again when it grows, refused without its words."""
+
+import json
+
+import pytest
+
+from fed.lamp.own_history import open_history, read_history
+from fed.lamp.parsing import RecordError
+from fed.lamp.tasks import get_task
+from fed.lamp.user import Query
+
+TWEETS, NEWS = get_task("LaMP_7"), get_task("LaMP_4")
+
+
+def lines(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path):
+    return tmp_path / "history.jsonl"
+
+
+@pytest.fixture
+def records(tmp_path):
+    return tmp_path / "history.json"
+
+
+def test_plain_items_need_no_ids_and_queries_stand_among_them(plain):
+    lines(plain, {"text": "one"}, {"input": "paraphrase x", "gold": "y"}, {"id": "k", "text": "two", "date": 3})
+    user = read_history(plain, TWEETS, "alice")
+    assert user.user_id == "alice"
+    assert user.profile == ({"id": "1", "text": "one"}, {"id": "k", "text": "two"})
+    assert user.queries == (Query("2", "paraphrase x", "y"),)
+
+
+def test_without_queries_the_latest_fifth_is_asked_where_the_task_has_inputs(plain):
+    lines(plain, *({"text": f"article {n}", "title": f"title {n}"} for n in range(11)))
+    user = read_history(plain, NEWS, "alice")
+    assert [item["text"] for item in user.profile] == [f"article {n}" for n in range(9)]
+    assert [query.gold for query in user.queries] == ["title 9", "title 10"]
+    # The held-out query asks in the very words that the same item would be trained on.
+    item = {"id": "10", "text": "article 9", "title": "title 9"}
+    assert NEWS.query_pair(user.queries[0]) == NEWS.history_pair(item)
+
+
+def test_bare_tweets_alone_are_all_kept_to_train_on(plain):
+    lines(plain, *({"text": f"t{n}"} for n in range(10)))
+    user = read_history(plain, TWEETS, "alice")
+    assert len(user.profile) == 10 and user.queries == ()
+
+
+def test_the_users_own_record_is_taken_from_either_of_lamps_layouts(records):
+    profile = [{"id": "p", "text": "mine"}]
+    asked = [{"id": "q", "input": "in", "gold": "out"}]
+    other = {"user_id": "bob", "profile": [{"id": "p", "text": "his"}], "query": asked}
+    for own in (
+        {"user_id": "7", "profile": profile, "query": asked},
+        {"id": 7, "input": "in", "gold": "out", "profile": profile},
+        {"id": "7", "input": "in", "output": "out", "profile": profile},
+    ):
+        records.write_text(json.dumps([other, own]))
+        user = read_history(records, TWEETS, "7")
+        assert user.profile == ({"id": "p", "text": "mine"},)
+        assert [(query.input, query.gold) for query in user.queries] == [("in", "out")]
+    records.write_text(json.dumps([{"id": "7", "input": "in", "profile": profile}]))
+    assert read_history(records, TWEETS, "7").queries == ()
+
+
+def test_a_file_that_grew_is_another_history(plain):
+    lines(plain, {"text": "one"})
+    assert len(read_history(plain, TWEETS, "a").profile) == 1
+    with plain.open("a") as file:
+        file.write('{"text": "two"}\n')
+    assert len(read_history(plain, TWEETS, "a").profile) == 2
+
+
+def test_a_line_that_is_still_being_written_waits_for_its_end(plain):
+    lines(plain, {"text": "one"})
+    for tail, items in (('{"te', 1), ('{"text": "tw', 1), ('{"text": "two"}', 2), ('{"text": "two"}\n', 2)):
+        plain.write_text(f'{{"text": "one"}}\n{tail}')
+        assert len(read_history(plain, TWEETS, "a").profile) == items
+    plain.write_text('{"text": "one"}\n{"te\n')  # ended, and broken
+    with pytest.raises(RecordError, match="record 2: .*not valid JSON"):
+        read_history(plain, TWEETS, "a")
+
+
+def test_the_corpus_of_a_device_is_its_user_alone_in_both_cohorts(plain):
+    lines(plain, {"text": "one"})
+    corpus = open_history(plain, TWEETS, "alice")
+    assert corpus.cohorts == {"others": ("alice",), "test": ("alice",)}
+    assert corpus.user("alice").profile[0]["text"] == "one" and corpus.sizes("alice") == (1, 0)
+    with pytest.raises(ValueError):
+        corpus.user("bob")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "a"}\n{"txt": "SECRET"}\n', r"record 2.* needs the field 'text'"),
+        ('{"text": "a"}\n{"text": ""}\n', r"record 2.*'text' must not be empty"),
+        ('{"text": "a"}\n{"id": 1, "text": "SECRET"}\n', r"must have an id of its own"),
+        ('{"text": "a"}\nSECRET\n', r"record 2: column 1: not valid JSON"),
+        ('{"text": ["SECRET"]}\n', r"record 1.*must be a string"),
+        ('{"input": "i", "gold": "g"}\n', r"must hold at least one item"),
+        ("", r"must hold at least one record"),
+    ],
+)
+def test_a_bad_line_is_refused_by_its_rule_and_what_goes_public_has_no_word_of_it(plain, text, message):
+    plain.write_text(text)
+    with pytest.raises(RecordError, match=message) as error:
+        read_history(plain, TWEETS, "alice")
+    assert "SECRET" not in error.value.public and str(plain.parent) not in error.value.public
+    assert error.value.public and "\n" not in error.value.public
+
+
+def test_a_history_without_the_devices_user_is_refused(records):
+    records.write_text('[{"user_id": "bob", "profile": [{"id": "1", "text": "x"}]}]')
+    with pytest.raises(RecordError, match="must hold a record of this device's user-id"):
+        read_history(records, TWEETS, "alice")
+
+
+@pytest.mark.parametrize("name", ["no.jsonl", "there.txt", "folder.json"])
+def test_a_history_that_is_missing_or_misnamed_is_refused(tmp_path, name):
+    (tmp_path / "there.txt").write_text("{}")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(RecordError, match=f"{name}: the history must be an existing .json or .jsonl file"):
+        read_history(tmp_path / name, TWEETS, "a")
