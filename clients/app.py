@@ -12,11 +12,11 @@ from functools import wraps
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients import host
-from clients.bundle import bundled
-from clients.groups import groups, said
+from clients import messages as host
+from clients.messages import bundled
 from clients.node import Node
 from clients.node_config import NodeConfig
+from clients.portions import portions, said
 from clients.progress import Progress
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
 from fed.settings.settings import Settings
@@ -83,7 +83,7 @@ def stage1(message: Message, node: Node) -> RecordDict:
     round_number = int(str(config["server-round"]))
     start = host.collective_of(message, method, node.settings)
     reply = RecordDict()
-    for group in groups(users):
+    for group in portions(users):
         rows = [node.stage1_rows(users[place]) for place in group]
         if method.keeps_own:
             given = (host.collective_of(message, method, node.settings, place) for place in group)
@@ -132,7 +132,7 @@ def stage2(message: Message, node: Node) -> RecordDict:
     collective = str(message.content["config"]["collective"])
     shared = node.vault.read_collective(collective)
     reply = RecordDict()
-    for group in groups(users):
+    for group in portions(users):
         rows = [node.stage2_rows(users[place]) for place in group]
         if method.keeps_own:
             rows = [node.with_own(row) for row in rows]
@@ -167,7 +167,7 @@ def test(message: Message, node: Node) -> RecordDict:
     partners = swap_partners([user for user in users if node.vault.has(user)])
     queries = 0
     reply = RecordDict()
-    for group in groups(users):
+    for group in portions(users):
         tests = [node.test_user(users[place]) for place in group]
         names = {users[place] for place in group} & partners.keys()
         names |= {partner for user in names if (partner := partners[user]) is not None}

@@ -7,14 +7,14 @@ new process, so a history that has grown is read again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 
 from clients.node_config import NodeConfig, NodeConfigError
 from clients.progress import Progress
-from clients.quick_start import without_collector
 from fed import methods
 from fed.answering.choice import Choice
 from fed.answering.evaluation import TestUser
@@ -203,3 +203,22 @@ def _say_once(text: str) -> None:
 @lru_cache(maxsize=2)
 def _corpus(data: str, task: str, seed: int) -> Corpus:
     return open_corpus(data, get_task(task), seed=seed)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """No collections inside; what exists at its end is never looked through. The collector is then as it was.
+
+    For a process that serves one message and ends. Importing torch's and transformers' code makes a million objects, none
+    of them garbage, and Python looks through all of them again and again: a seventh of the time from a message to its
+    first training step (`python sims/bench_restart.py`). In a process that lives on, garbage could be among what was made
+    and would stay: devices alone do this.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()

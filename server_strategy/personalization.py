@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from server_strategy.nodes import RunError
-from server_strategy.user_grid import UserGrid
+from server_strategy.grid.nodes import RunError
+from server_strategy.grid.user_grid import UserGrid
 
 
 def hand_out(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server_strategy.charts import COLOURS, FAINT, GRID, RC
-from server_strategy.tables import human_bytes
+from server_strategy.report.charts import COLOURS, FAINT, GRID, RC
+from server_strategy.report.tables import human_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

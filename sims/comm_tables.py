@@ -13,7 +13,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from server_strategy.tables import human_bytes
+from server_strategy.report.tables import human_bytes
 
 Rows = Sequence[dict[str, Any]]
 Report = dict[str, Any]

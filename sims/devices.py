@@ -37,7 +37,7 @@ from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
 from fed.privacy.sealed import new_key_file
 from fed.settings.settings import Settings
-from server_strategy.report import as_json, write_text
+from server_strategy.report.report import as_json, write_text
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _PROGRESS = re.compile(r"^(?:stage [12]|evaluate|error:)")

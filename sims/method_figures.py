@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from server_strategy.tables import METRICS
+from server_strategy.report.tables import METRICS
 
 _METRICS = {metric.key: metric for metric in METRICS}
 WIDTH, LEFT, RIGHT, ROW, HEAD, FOOT = 560, 190, 20, 22, 14, 40

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fed.lamp.tasks import get_task
-from server_strategy.page import document
-from server_strategy.tables import METRICS, Metric, human_bytes
+from server_strategy.report.html import document
+from server_strategy.report.tables import METRICS, Metric, human_bytes
 
 _METRICS = {metric.key: metric for metric in METRICS}
 NONE = "–"

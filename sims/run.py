@@ -130,7 +130,7 @@ def main() -> int:
         return 1
     found = json.loads(report.read_text(encoding="utf-8"))
     if "clients" in found["seconds"]:
-        from server_strategy.report import as_json, write_text
+        from server_strategy.report.report import as_json, write_text
 
         found["seconds"]["command"] = parts = wall_clock.account(found, began, time.time())
         write_text(report, as_json(found))

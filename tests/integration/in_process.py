@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app as client_app
 from fed.settings.settings import Settings
-from server_strategy.app import run
+from server_strategy.run import run
 
 RUN_ID = 7
 

@@ -9,7 +9,7 @@ import pytest
 from fed.lamp import submission
 from fed.lamp.tasks import get_task
 from fed.settings.methods import METHODS
-from server_strategy.app import run as run_server
+from server_strategy.run import run as run_server
 from tests.integration.in_process import RUN_ID, InProcessGrid, federate
 
 pytest.importorskip("peft")

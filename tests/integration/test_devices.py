@@ -14,7 +14,7 @@ from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import fingerprint, read_tensors
 from fed.privacy.vault import SEALED, Vault
 from fed.settings.settings import Settings
-from server_strategy.nodes import RunError
+from server_strategy.grid.nodes import RunError
 from tests.integration.in_process import InProcessGrid, federate
 
 
@@ -172,7 +172,7 @@ def test_a_device_that_is_killed_leaves_the_run_and_the_others_end_it(short, dev
     run = short()
     grid = InProcessGrid(configs, run)
     grid.before_send = lambda kind: grid.gone.add(1001) if kind == when else None
-    from server_strategy.app import run as serve
+    from server_strategy.run import run as serve
 
     report = serve(grid, run, run.run_folder(7))
     out = capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_a_history_that_grew_between_two_messages_is_read_again(short, devices, 
             plain.write_text("".join(lines) + lines[0] + lines[1])
 
     grid.before_send = grow
-    from server_strategy.app import run as serve
+    from server_strategy.run import run as serve
 
     serve(grid, run, run.run_folder(7))
     (reply,) = [

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
-from server_strategy.nodes import RunError
+from server_strategy.grid.nodes import RunError
 from tests.integration.in_process import federate
 
 

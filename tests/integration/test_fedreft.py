@@ -14,7 +14,7 @@ from fed.base import model as base_model
 from fed.communication import wire
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
-from server_strategy.user_grid import by_user
+from server_strategy.grid.packing import by_user
 from tests.integration.in_process import federate
 from tests.integration.test_supernodes import all_losses
 

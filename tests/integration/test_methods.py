@@ -19,7 +19,7 @@ from fed.lamp.tasks import get_task
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
 from fed.settings.methods import METHODS
-from server_strategy.user_grid import by_user
+from server_strategy.grid.packing import by_user
 from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")

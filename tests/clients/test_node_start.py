@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.node import Node
+from clients.node import Node, without_collector
 from clients.node_config import NodeConfig
-from clients.quick_start import without_collector
 from fed.base import model as base_model
 from fed.settings.settings import Settings
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from server_strategy import charts
-from server_strategy.page import write_page
-from server_strategy.tables import METRICS
+from server_strategy.report import charts
+from server_strategy.report.page import write_page
+from server_strategy.report.tables import METRICS
 
 METRIC_KEYS = {"LaMP_4": ("rouge1", "rougeL"), "LaMP_2N": ("accuracy", "f1"), "LaMP_3": ("mae", "rmse")}
 LOSSES = {"base": 4.6081, "stage1": 3.8762, "stage1+2": 3.8293, "swapped": 3.8944}

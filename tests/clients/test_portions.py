@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clients import groups
+from clients import portions as groups
 from fed.privacy.vault import PERSONAL
 from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
@@ -15,12 +15,12 @@ from tests.integration.in_process import federate
 def test_every_user_is_in_one_group_in_the_order_of_the_list(monkeypatch):
     monkeypatch.setattr(groups, "SIZE", 4)
     users = [str(n) for n in range(10)]
-    found = groups.groups(users)
+    found = groups.portions(users)
     assert [place for group in found for place in group] == list(range(10))
     assert [len(group) for group in found] == [4, 4, 2]
     assert groups.said(found[1], users) == "users 5 to 8 of 10"
-    assert groups.said(groups.groups(users[:4])[0], users[:4]) == "4 users"
-    assert groups.groups([]) == []
+    assert groups.said(groups.portions(users[:4])[0], users[:4]) == "4 users"
+    assert groups.portions([]) == []
 
 
 @pytest.mark.parametrize("method", ["perfit", "fedreft"])

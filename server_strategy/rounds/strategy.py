@@ -7,12 +7,9 @@ the strategy does with a mean (take it, or step towards it as FedAdam does) stay
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -22,8 +19,9 @@ from flwr.serverapp.strategy import Strategy
 
 from fed.methods.method import Method, Tensors
 from fed.settings.settings import Settings
-from server_strategy.nodes import RunError
-from server_strategy.user_grid import Translation
+from server_strategy.grid.nodes import RunError
+from server_strategy.grid.translation import Translation
+from server_strategy.rounds.sampling import seeded
 
 _STOCK: dict[str, type[Any]] = {
     "fedavg": stock.FedAvg,
@@ -44,18 +42,6 @@ def _metric(reply: Message, name: str) -> float:
     value = reply.content.metric_records["metrics"][name]
     assert isinstance(value, int | float)
     return float(value)
-
-
-@contextmanager
-def _seeded(seed: int, round_number: int) -> Iterator[None]:
-    """Stock strategies sample with Python's global generator: seed it, and put it back."""
-    state = random.getstate()
-    digest = hashlib.sha256(repr((seed, "sample", round_number)).encode()).digest()
-    random.seed(int.from_bytes(digest[:8], "little"))
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 class CollectiveStrategy(Strategy):
@@ -83,7 +69,7 @@ class CollectiveStrategy(Strategy):
     ) -> Iterable[Message]:
         self._before, self._started = arrays, time.monotonic()
         grid.round = server_round  # type: ignore[attr-defined]  # the UserGrid's ledger entries name the round
-        with _seeded(self._settings.seed, server_round):
+        with seeded(self._settings.seed, server_round):
             messages = list(self._inner.configure_train(server_round, arrays, config, grid))
         if self._latest:
             users = [message.metadata.dst_node_id for message in messages]

@@ -8,10 +8,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients import bundle
-from clients.bundle import bundled
+from clients import messages as bundle
+from clients.messages import bundled
 from fed.communication.ledger import Ledger
-from server_strategy.user_grid import Translation, UserGrid
+from server_strategy.grid.translation import Translation
+from server_strategy.grid.user_grid import UserGrid
 
 USERS = [f"u{n:02d}" for n in range(12)]
 

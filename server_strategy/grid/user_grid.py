@@ -8,52 +8,20 @@ Wrapping the Grid instead of the Strategy keeps the stock strategies' own sampli
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fed.communication import wire
 from fed.communication.ledger import Entry, Ledger
-from fed.methods.method import Tensors
-from server_strategy.message_size import measure, measured_once
-from server_strategy.nodes import request_of
-from server_strategy.work_time import WorkTime
+from server_strategy.grid.message_size import measure, measured_once
+from server_strategy.grid.nodes import request_of
+from server_strategy.grid.packing import by_user, packed
+from server_strategy.grid.translation import Translation
+from server_strategy.grid.work_time import WorkTime
 
 ERROR_CODE = 100
-
-
-@dataclass(frozen=True)
-class Translation:
-    """How the arrays of a method travel: shapes in wire order, and the dtype on the wire."""
-
-    shapes: dict[str, tuple[int, ...]]
-    wire_dtype: str
-
-    @property
-    def wide(self) -> str:
-        """The dtype that strategies see: float32, or float64 where the wire has it."""
-        return "float64" if self.wire_dtype == "float64" else "float32"
-
-    def to_record(self, tensors: Tensors) -> ArrayRecord:
-        """Tensors as the flat array that strategies see."""
-        return ArrayRecord({"edit": Array(wire.pack({name: tensors[name] for name in self.shapes}, self.wide))})
-
-    def from_record(self, arrays: ArrayRecord) -> Tensors:
-        """The inverse of `to_record`; strategies that compute in float64 are narrowed."""
-        return wire.unpack(arrays["edit"].numpy().astype(self.wide), self.shapes, self.wide)
-
-    def down(self, arrays: ArrayRecord) -> ArrayRecord:
-        """A strategy's arrays as they go on the wire."""
-        return ArrayRecord({"edit": Array(wire.pack(self.from_record(arrays), self.wire_dtype))})
-
-    def up(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Arrays off the wire as a strategy averages them."""
-        return self.to_record(wire.unpack(arrays["edit"].numpy(), self.shapes, self.wire_dtype))
 
 
 class UserGrid(Grid):
@@ -128,11 +96,11 @@ class UserGrid(Grid):
             group.sort(key=lambda message: message.metadata.dst_node_id)
             users = [self.user(message.metadata.dst_node_id) for message in group]
             contents = [self._down(message.content, translated) for message in group]
-            requests.append(Message(_packed(contents, users), dst_node_id=node, message_type=kind))
+            requests.append(Message(packed(contents, users), dst_node_id=node, message_type=kind))
             asked.append(group)
             with measured_once():  # what users share is the same object in all their contents
                 for user, content in zip(users, contents, strict=True):
-                    self._enter(user, "down", _packed([content], [user]))
+                    self._enter(user, "down", packed([content], [user]))
         replies: list[Message] = []
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
             replies += self._unpack(reply, asked[request_of(reply, requests)])
@@ -168,38 +136,3 @@ class UserGrid(Grid):
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:
         sizes = measure(content)
         self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
-
-
-def by_user(content: RecordDict) -> dict[int, dict[str, Any]]:
-    """A reply's records by the users' places in the list: under `<place>/<name>`, or bundled (`clients.bundle`).
-
-    In a bundle the rows of `users/arrays/<n>` are of the users at `users/places`, and `users/<name>` has all users'
-    records of a name, each field as `<place>/<field>`.
-    """
-    found: dict[int, dict[str, Any]] = defaultdict(dict)
-    for key, record in content.items():
-        number, _, name = key.partition("/")
-        if number != "users":
-            found[int(number)][name] = record
-        elif name.startswith("arrays/"):
-            places = json.loads(str(content.config_records["users/places"][name.removeprefix("arrays/")]))
-            for place, row in zip(places, content.array_records[key]["edit"].numpy(), strict=True):
-                found[place]["arrays"] = ArrayRecord({"edit": Array(row)})
-        elif name != "places":
-            for field, value in record.items():
-                place_of, _, own = field.partition("/")
-                found[int(place_of)].setdefault(name, type(record)())[own] = value
-    return found
-
-
-def _packed(contents: Sequence[RecordDict], users: Sequence[str]) -> RecordDict:
-    """One request for several users: a record that all share once, any other under `<place in the list>/<name>`."""
-    first = contents[0]
-    shared = {key: record for key, record in first.items() if all(one.get(key) is record for one in contents)}
-    own = {
-        f"{place}/{key}": record
-        for place, content in enumerate(contents)
-        for key, record in content.items()
-        if key not in shared
-    }
-    return RecordDict({**shared, **own, "host": ConfigRecord({"users": json.dumps(list(users))})})

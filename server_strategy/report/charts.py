@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from server_strategy.tables import ARMS, PHASES, Metric, Report, bytes_rows, human_bytes, value_of
+from server_strategy.report.tables import ARMS, PHASES, Metric, Report, bytes_rows, human_bytes, value_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from fed.communication.ledger import Ledger
 from fed.lamp.tasks import get_task
 from fed.methods import Method
 from fed.settings.settings import Settings
-from server_strategy.nodes import Federation
+from server_strategy.grid.nodes import Federation
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,7 +29,7 @@ def write_text(path: Path, text: str) -> None:
 
 def git_commit() -> str:
     """The checkout's commit, `+` for uncommitted changes; "unknown" outside a checkout."""
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")

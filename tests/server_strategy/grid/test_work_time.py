@@ -3,7 +3,7 @@
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from server_strategy.work_time import WorkTime
+from server_strategy.grid.work_time import WorkTime
 
 
 def content(began: float, ended: float) -> RecordDict:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 SIZE = 64  # users: their rows fill a batch of any token budget in use, and one's state is some megabytes at most
 
 
-def groups(users: Sequence[str]) -> list[range]:
+def portions(users: Sequence[str]) -> list[range]:
     """The places of the users in the list, group by group."""
     return [range(start, min(start + SIZE, len(users))) for start in range(0, len(users), SIZE)]
 

@@ -4,15 +4,7 @@ import math
 
 import pytest
 
-from server_strategy.tables import (
-    arms_table,
-    best_arms,
-    bytes_table,
-    human_bytes,
-    metrics_of,
-    render,
-    verdict,
-)
+from server_strategy.report.tables import arms_table, best_arms, bytes_table, human_bytes, metrics_of, render, verdict
 
 
 def report(base, stage1, both, swapped, **extra):

@@ -1,0 +1,39 @@
+"""Between the arrays that strategies see and those that travel: shapes in wire order, and dtypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flwr.app import Array, ArrayRecord
+
+from fed.communication import wire
+from fed.methods.method import Tensors
+
+
+@dataclass(frozen=True)
+class Translation:
+    """How the arrays of a method travel: shapes in wire order, and the dtype on the wire."""
+
+    shapes: dict[str, tuple[int, ...]]
+    wire_dtype: str
+
+    @property
+    def wide(self) -> str:
+        """The dtype that strategies see: float32, or float64 where the wire has it."""
+        return "float64" if self.wire_dtype == "float64" else "float32"
+
+    def to_record(self, tensors: Tensors) -> ArrayRecord:
+        """Tensors as the flat array that strategies see."""
+        return ArrayRecord({"edit": Array(wire.pack({name: tensors[name] for name in self.shapes}, self.wide))})
+
+    def from_record(self, arrays: ArrayRecord) -> Tensors:
+        """The inverse of `to_record`; strategies that compute in float64 are narrowed."""
+        return wire.unpack(arrays["edit"].numpy().astype(self.wide), self.shapes, self.wide)
+
+    def down(self, arrays: ArrayRecord) -> ArrayRecord:
+        """A strategy's arrays as they go on the wire."""
+        return ArrayRecord({"edit": Array(wire.pack(self.from_record(arrays), self.wire_dtype))})
+
+    def up(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Arrays off the wire as a strategy averages them."""
+        return self.to_record(wire.unpack(arrays["edit"].numpy(), self.shapes, self.wire_dtype))

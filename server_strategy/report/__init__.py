@@ -1,0 +1,1 @@
+"""What a run leaves: report.json, tables for the terminal, charts and a page."""
