@@ -5,9 +5,9 @@ ids in the record `host`; a reply holds each user's records under `<place in the
 `error` record, and the others are not touched.
 
 Flower ships every record and every array of a message as an object of its own, by a request of its own: four for a
-user in stage 1. So a reply for many users is bundled: the users' arrays are the rows of a few, and each kind of record is
-one record of all users, under `<place>/<key>`, still of its own type: where numbers go, there is room for numbers alone.
-The server (`server_strategy.grid.packing.by_user`) takes them apart and counts each user as if alone.
+user in stage 1. So a reply for many users is bundled: the users' arrays are the rows of a few, and each kind of record
+is one record of all users, under `<place>/<key>`, still of its own type: where numbers go, there is room for numbers
+alone. The server (`server_strategy.grid.packing.by_user`) takes them apart and counts each user as if alone.
 """
 
 from __future__ import annotations
