@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,110 +27,20 @@ from fed.base import sources
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import torch
-from engine_cases import (
-    LABELS,
-    TOKENS,
-    bench_cache,
-    bench_generation,
-    bench_prefix,
-    bench_profile,
-    bench_training,
-)
+from bench.cases import bench_cache, bench_generation, bench_prefix, bench_profile
+from bench.engine_tables import show
+from bench.step_profile import flops_per_token, peak_speed
+from bench.training_cases import LABELS, TOKENS, bench_training
+from console.command import numbers
+from console.machine import commit, machine_of
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from step_profile import flops_per_token, peak_speed
 
 from fed.base import model as base_model
 from fed.base import random_base
 from fed.base.device import DTYPES
 
 PARTS = ("train", "cache", "prefix", "generate", "profile")
-
-
-def show(result: dict[str, Any], console: Console) -> None:
-    """The tables that a person reads."""
-    if result["train"]:
-        table = Table(title="Stage-2 training, tokens/s (× pyreft) [peak MB]", title_justify="left")
-        for name in (
-            "users × rows",
-            "pyreft",
-            "peft LoRA",
-            "ours, alone",
-            "ours, together",
-            "alone / peft",
-            "worst Δ loss",
-        ):
-            table.add_column(name, justify="right")
-        for case in result["train"]:
-            cells = []
-            for name in ("pyreft", "peft", "alone", "together"):
-                one, base_rate = case["engines"][name], case["engines"]["pyreft"]["tokens_per_second"]
-                times = {"alone": case["alone_over_pyreft"], "together": case["together_over_pyreft"]}
-                over = times.get(name, one["tokens_per_second"] / base_rate)
-                cells.append(f"{one['tokens_per_second']:.0f} ({over:.2f}) [{one['peak_bytes'] / 1e6:.0f}]")
-            worst = f"{case['together_against_alone_worst']:.1e}; pyreft {case['pyreft_worst_difference']:.1%}"
-            table.add_row(f"{case['users']} × {case['rows']}", *cells, f"{case['alone_over_peft']:.2f}", worst)
-        console.print(table)
-    for case in result["cache"]:
-        console.print(
-            f"activation cache, first edited block {case['first_layer']} of {case['layers']}: later epochs "
-            f"{case['later_epochs_ratio']:.2f} × as fast"
-        )
-    if case := result["prefix"]:
-        console.print(
-            f"edits at {case['positions']}, {case['prefix_tokens']:.0f} of {case['tokens']} tokens read once: "
-            f"{case['read_once_over_computed']:.2f} × as fast, losses within {case['worst_difference']:.1e}"
-        )
-    if case := result["generate"]:
-        fast, slow = case["engines"]["mixed"], case["engines"]["one by one"]
-        console.print(
-            f"generation of {case['rows']} rows, one edit each: mixed {fast['tokens_per_second']:.0f} tokens/s, "
-            f"one by one {slow['tokens_per_second']:.0f}: {case['mixed_over_one_by_one']:.2f} ×, "
-            f"{case['equal_texts']} equal texts"
-        )
-
-    if case := result["profile"]:
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in case["shares"].items())
-        flops, reached = case["flops_per_token"], case["reached_flops_per_second"]
-        counted = ", ".join(f"{name} {count / 1e6:.0f}" for name, count in flops.items())
-        console.print(
-            f"our step, one user of {case['rows']} rows: {parts}\n"
-            f"MFLOP a token in products: {counted}; GFLOP/s: ours {reached['ours'] / 1e9:.1f}, pyreft "
-            f"{reached['pyreft'] / 1e9:.1f}, the bare products {case['product_flops_per_second'] / 1e9:.1f}\n"
-            f"ours {case['ours_over_pyreft']:.2f} × pyreft; the products alone would allow "
-            f"{case['largest_ratio_to_pyreft']:.2f} × (by count at one speed {case['largest_ratio_by_count']:.2f} ×)"
-        )
-    if result["peak_flops_per_second"]:
-        peak = result["peak_flops_per_second"]
-        console.print(f"a large product reaches {peak / 1e12:.1f} TFLOP/s")
-        for case in result["train"]:
-            of_peak = ", ".join(f"{name} {share:.1%}" for name, share in case["share_of_peak"].items())
-            console.print(f"{case['users']} × {case['rows']}: of this in products: {of_peak}")
-
-
-def machine(device: str = "cpu") -> str:
-    """The GPU or the processor, the threads and torch's version, in words."""
-    if device.startswith("cuda"):
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def main() -> int:
@@ -163,7 +71,7 @@ def main() -> int:
         return 1
     result: dict[str, Any] = {
         "commit": commit(),
-        "machine": machine(base.device),
+        "machine": machine_of(base.device),
         "base_model": base.describe(),
         "layers": options.layers,
         "repeats": options.repeats,

@@ -13,113 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import terminal
+from bench.scale import RunFailed, growth, measure, plot, table
+from console import terminal
+from console.command import numbers
 from rich.progress import Progress
-from rich.table import Table
 
 from fed.base.random_base import save_tiny
-
-HERE = Path(__file__).resolve().parent
-PHASES = ("stage1", "stage2", "evaluate")
-CONFIG = (
-    'layers="1,2" stage1-rank=2 stage2-rank=2 rounds=1 fraction=1.0 stage2-epochs=1 local-epochs=1 max-items=2 '
-    'max-queries=1 max-new-tokens=2 max-length=64 token-budget=4096 dtype="float32" device="cpu"'
-)
-
-
-class RunFailed(ValueError):
-    """A run of the app ended otherwise than with a report."""
-
-
-def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """One run; seconds by phase, peak memory (PSS of all processes), and seconds outside the app's own clock."""
-    config = f'{CONFIG} base-model="{base}" data="synthetic:{users}" output-dir="{out}"'
-    command = [sys.executable, str(HERE / "run.py"), str(HERE / "lamp7"), "-c", config]
-    start, lines = time.perf_counter(), []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.strip())
-            say(lines[-1][:80])
-    wall = time.perf_counter() - start
-    if process.returncode:
-        raise RunFailed(f"the run with {users} users failed: {' / '.join(lines[-3:])}")
-    report = json.loads(Path(lines[-1]).read_text(encoding="utf-8"))
-    if len(report["users"]) != users:
-        raise RunFailed(f"{users} users must be tested, and {len(report['users'])} were")
-    peak = next(float(line.split()[5]) for line in reversed(lines) if line.startswith("peak memory"))
-    seconds = report["seconds"]
-    return {
-        "users": users,
-        "wall_seconds": wall,
-        "seconds": seconds | {"around": seconds["total"] - sum(seconds[phase] for phase in PHASES)},
-        "user_round_seconds": seconds["total"] / (len(PHASES) * users),
-        "peak_bytes": peak * 1e9,
-        "git": report["git"],
-    }
-
-
-def growth(found: Sequence[dict[str, Any]]) -> list[float]:
-    """The exponent of users between neighbouring sizes: seconds ∝ users^exponent; above 1 is worse than linear."""
-    return [
-        math.log(b["seconds"]["total"] / a["seconds"]["total"]) / math.log(b["users"] / a["users"])
-        for a, b in zip(found, found[1:], strict=False)
-    ]
-
-
-def table(found: Sequence[dict[str, Any]]) -> Table:
-    made = Table(title="Cost against users", title_justify="left")
-    for name in ("users", "run, s", "stage 1", "stage 2", "evaluation", "around", "ms a user-round", "peak memory"):
-        made.add_column(name, justify="right")
-    for one in found:
-        seconds = one["seconds"]
-        made.add_row(
-            f"{one['users']:,}",
-            f"{seconds['total']:.1f}",
-            *(f"{seconds[phase]:.1f}" for phase in (*PHASES, "around")),
-            f"{1000 * one['user_round_seconds']:.1f}",
-            f"{one['peak_bytes'] / 1e9:.2f} GB",
-        )
-    return made
-
-
-def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
-    """Seconds and memory against users, both axes logarithmic."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    users = [one["users"] for one in found]
-    figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    labels = {"total": "whole run", "stage1": "stage 1", "stage2": "stage 2", "evaluate": "evaluation"}
-    for name, label in labels.items():
-        seconds = [one["seconds"][name] for one in found]
-        time_axis.loglog(users, seconds, "o-", label=label, lw=2.2 if name == "total" else 1.2)
-    last = found[-1]
-    linear = [last["seconds"]["total"] * n / last["users"] for n in users]
-    time_axis.loglog(users, linear, ":", color="gray", label="proportional to users")
-    time_axis.set(xlabel="users", ylabel="seconds", title="Time of a run")
-    time_axis.legend(frameon=False)
-    memory_axis.loglog(users, [one["peak_bytes"] / 1e9 for one in found], "s-", color="tab:red")
-    memory_axis.set(xlabel="users", ylabel="GB", title="Peak memory of all processes (PSS)", ylim=(0.5, 20))
-    for axis in (time_axis, memory_axis):
-        axis.grid(True, which="both", alpha=0.25)
-    for ending in (".png", ".svg"):
-        figure.savefig(path.with_suffix(ending), dpi=130)
-    plt.close(figure)
-
-
-def numbers(text: str) -> list[int]:
-    return sorted({int(part) for part in text.split(",")})
 
 
 def main() -> int:

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+
+from cells import estimate
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import grid
-import leaving
-import method_scores
-import method_tables
-import terminal
-from cells import Cell, same_stage1
-from comm_tables import write_csv, write_json, write_text
-from flwr.common.config import parse_config_args
+from cells import plan as grid
+from cells.cell import Cell, same_stage1
+from cells.estimate import duration, estimates
+from cells.plan import seeds_of
+from cells.run_cells import Reports, run_cells
+from console import leaving, terminal
+from console.command import Parser
 from rich.console import Console
-from run_cells import Reports, duration, estimates, run_cells
+from scores import tables as method_tables
+from scores.results import write
+from simulation.apps import parsed
 
 from fed.lamp.tasks import TASKS, get_task
 from fed.settings.methods import METHODS
@@ -39,11 +39,6 @@ EXAMPLES = """examples:
   python sims/compare_methods.py --tasks LaMP_7 --methods perfit,oppu
   python sims/compare_methods.py --data /data/lamp --preset paper -c 'base-model="/models/llama-2-7b"'
 """
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help shows the options)\n")
 
 
 def parser() -> Parser:
@@ -112,79 +107,6 @@ def plan(options: argparse.Namespace) -> list[Cell]:
     )
 
 
-def parsed(run_config: Sequence[str]) -> dict[str, Any]:
-    """The settings of every `-c`, later ones winning. Raises ValueError."""
-    changes: dict[str, Any] = {}
-    for words in run_config:
-        try:
-            found = parse_config_args([words])
-        except Exception:
-            found = {}
-        if not found:
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
-        changes |= found
-    return changes
-
-
-def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
-    """task -> its seeds, from `0,1` for all tasks and `LaMP_4=0,1,2` for one. Raises ValueError."""
-    found: dict[str, list[int]] = {task: [0] for task in tasks}
-    for word in sorted(words, key=lambda one: "=" in one):  # what is for all first
-        task, _, numbers = word.rpartition("=")
-        try:
-            seeds = [int(seed) for seed in numbers.split(",")]
-        except ValueError:
-            raise ValueError(f"seeds must be whole numbers such as 0,1,2 or LaMP_4=0,1,2, got {word!r}") from None
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds must differ and not be negative, got {word!r}")
-        if task and task not in tasks:
-            raise ValueError(f"seeds may be given for the chosen tasks, {', '.join(tasks)}, got {word!r}")
-        found |= dict.fromkeys([task] if task else tasks, seeds)
-    return found
-
-
-def machine() -> str:
-    """The cores and the processor's name, as far as the system tells."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} cores, {named[0] if named else platform.machine()}"
-
-
-def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
-    """All result files of OUT, from the cells that have finished."""
-    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for cell, report in reports.items():
-        grouped.setdefault((cell.task, cell.label), []).append(report)
-    every = list(reports.values())
-    results: dict[str, Any] = {
-        "run": {
-            "command": shlex.join(["python", "sims/compare_methods.py", *options.arguments]),
-            "commits": sorted({report["git"] for report in every}),
-            "machine": machine(),
-            "base_models": sorted({"{name} ({dtype} on {device})".format(**r["base_model"]) for r in every}),
-            "data": options.data.name if options.data else "synthetic",
-            "seeds": sorted({report["seed"] for report in every}),
-            "preset": options.preset,
-        },
-        "rows": method_scores.rows(grouped),
-        "differences": method_scores.differences(grouped, options.against),
-        "missing": [{"task": c.task, "method": c.label, "seed": c.seed, "reason": why} for c, why in lost.items()],
-        "cells": [
-            {"task": c.task, "method": c.label, "seed": c.seed, "key": c.key, "settings": r["settings"]}
-            | {name: r[name] for name in ("arms", "parameters", "bytes", "seconds", "git")}
-            for c, r in reports.items()
-        ],
-    }
-    write_json(options.out / "results.json", results)
-    write_text(options.out / "tables.md", method_tables.markdown(results))
-    write_text(options.out / "index.html", method_tables.html(results))
-    write_csv(options.out / "results.csv", method_tables.flat(results))
-    if results["differences"]:
-        write_csv(options.out / "differences.csv", results["differences"])
-    return results
-
-
 def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> int:
     """Run what is not finished and show the tables; returns how many cells failed."""
 
@@ -217,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if cell in taken:
                     state = f"the stage 1 of {taken[cell].label}"
                 console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
-            whole = duration(grid.elapsed(left.values(), options.jobs))
+            whole = duration(estimate.elapsed(left.values(), options.jobs))
             console.print(
                 f"{len(cells)} cells, {len(left)} of them to run, about {whole} on two cores; preset {options.preset}"
             )

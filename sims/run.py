@@ -11,68 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import leaving
-import wall_clock
-from flwr.common.config import parse_config_args
-from processes import PeakMemory
-from superlink import final_status, flwr_json, stream_log, superlink
-
-from fed.base import sources
+from console import leaving
+from simulation import wall_clock
+from simulation.processes import PeakMemory
+from simulation.superlink import final_status, flwr_json, stream_log, superlink
 
 if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: see `check` below
     from fed.settings.settings import Settings
-
-_PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
-
-
-def spelled_out(override: str) -> str:
-    """key=value pairs; a TOML file of settings is read into them, since `flwr` takes no file beside pairs."""
-    if not override.endswith(".toml"):
-        return override
-    try:
-        found = tomllib.loads(Path(override).expanduser().read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"-c must name a readable TOML file of settings, got {override!r} ({error})") from error
-    return " ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
-
-
-def settings_of(app: Path, overrides: list[str]) -> Settings:
-    """The app's run config with the overrides, checked. Raises ValueError."""
-    file = app / "pyproject.toml"
-    if not file.is_file():
-        raise ValueError(f"the app must be a folder with a pyproject.toml, and there is no {str(file)!r}")
-    from fed.settings.settings import Settings
-
-    config = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    changes = {}
-    for override in overrides:
-        try:
-            found = parse_config_args([override])
-        except Exception as error:
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}") from error
-        # Flower reads past what it cannot parse; a setting that is silently not set would be worse than an error.
-        if not found or len(_PAIR.sub("", override).split()):
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}")
-        changes.update(found)
-    return Settings.parse({**config, **changes})
-
-
-def preflight(settings: Settings) -> None:
-    """Open the data and find the base model, so that a mistake costs seconds. Raises ValueError."""
-    from fed.lamp.cohorts import roster
-    from fed.lamp.records import open_corpus
-    from fed.lamp.tasks import get_task
-
-    sources.check(settings.base_source)
-    corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
-    roster(corpus, settings)
+from simulation.apps import preflight, settings_of, spelled_out
 
 
 def main() -> int:

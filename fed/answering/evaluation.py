@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fed.answering.choice import Choice
 from fed.answering.reader import Question, Reader
@@ -17,6 +18,7 @@ from fed.lamp.tasks import Task
 from fed.lamp.user import Query
 
 ARMS = ("base", "stage1", "stage1+2", "swapped")
+Report = dict[str, Any]  # as report.json holds it
 
 
 @dataclass(frozen=True)
@@ -132,3 +134,8 @@ def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, fl
     if total.get("count"):
         scores |= metrics.scores(task, total)
     return scores
+
+
+def last_arm(report: Report) -> str:
+    """The arm that a method ends with."""
+    return next(arm for arm in ("stage1+2", "stage1", "base") if report["arms"][arm] is not None)

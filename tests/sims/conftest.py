@@ -14,7 +14,7 @@ SIMS = Path(__file__).resolve().parents[2] / "sims"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """script("cells") -> the module sims/cells.py."""
+    """script("cells.cell") -> the module sims/cells/cell.py."""
     pytest.importorskip("rich")
     monkeypatch.syspath_prepend(str(SIMS))
     return importlib.import_module

@@ -28,7 +28,7 @@ def test_the_exponent_is_one_where_cost_is_proportional_and_two_where_it_is_quad
 
 
 def test_the_plot_is_written_as_png_and_svg(script, tmp_path):
-    script("bench_scale").plot([sized(10, 20.0), sized(100, 30.0)], tmp_path / "scale.json")
+    script("bench.scale").plot([sized(10, 20.0), sized(100, 30.0)], tmp_path / "scale.json")
     assert (tmp_path / "scale.png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in (tmp_path / "scale.svg").read_text()
 

@@ -55,7 +55,7 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
     assert found["run"]["command"].startswith("python sims/compare_methods.py --tasks LaMP_7")
     for name in ("tables.md", "index.html", "results.csv", "differences.csv"):
         assert (tmp_path / name).stat().st_size > 200
-    cells = script("cells")
+    cells = script("cells.cell")
     asked = []
     monkeypatch.setattr(cells, "run", lambda app, config, say, seat: asked.append(config["method"]) or _fails())
     code, said, error = command(*options)
@@ -82,7 +82,7 @@ def test_two_cells_at_a_time_give_the_same_numbers_and_one_run_does_for_a_method
     code, said, error = command(*options, "--jobs", "2", "--out", tmp_path / "two")
     assert code == 0, said + error
     assert "3 cells, 0 finished before; 2 to run, 2 at a time" in said
-    monkeypatch.setattr(script("cells"), "STAGE1_OF", {})  # the stage 1 by a run of its own
+    monkeypatch.setattr(script("cells.cell"), "STAGE1_OF", {})  # the stage 1 by a run of its own
     options = ("--tasks", "LaMP_7", "--methods", "perfit-stage1", "-c", f'{small} dtype="float64"')
     code, said, error = command(*options, "--out", tmp_path / "one")
     assert code == 0 and "1 to run, 1 at a time" in said, said + error
@@ -106,8 +106,8 @@ def test_two_cells_at_a_time_give_the_same_numbers_and_one_run_does_for_a_method
 
 def test_which_methods_need_no_run_of_their_own(script):
     def taken(labels, **changes):
-        cells = script("grid").cells({"LaMP_7": [0, 1]}, labels, data=None, preset_name="small", changes=changes)
-        return [(c.label, c.seed, o.label, o.seed) for c, o in script("cells").same_stage1(cells).items()]
+        cells = script("cells.plan").cells({"LaMP_7": [0, 1]}, labels, data=None, preset_name="small", changes=changes)
+        return [(c.label, c.seed, o.label, o.seed) for c, o in script("cells.cell").same_stage1(cells).items()]
 
     assert taken(["perfit", "perfit-stage1", "oppu", "lora-c", "lora-p"]) == [
         ("perfit-stage1", 0, "perfit", 0),
@@ -123,7 +123,7 @@ def test_which_methods_need_no_run_of_their_own(script):
 
 @pytest.mark.parametrize(("jobs", "cores", "words"), [(1, 8, ""), (2, 2, "=1 "), (3, 16, "=5 "), (4, 2, "=1 ")])
 def test_each_of_several_seats_has_its_part_of_the_cores(script, jobs, cores, words):
-    found = script("seats").share(jobs, cores)
+    found = script("simulation.seats").share(jobs, cores)
     assert (words in found + " ") if words else found == ""
 
 
@@ -136,7 +136,7 @@ def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(scri
     while not list(tmp_path.glob("cells/LaMP_7/*/*/rounds.jsonl")):
         assert process.poll() is None and time.monotonic() < stopped
         time.sleep(0.2)
-    processes = script("processes")
+    processes = script("simulation.processes")
     family = processes.family(process.pid)
     assert len(family) > 4  # the command, the run, the SuperLink, and what it started
     stopped = time.monotonic() + 120
@@ -154,7 +154,7 @@ def test_a_grid_that_is_ended_with_its_whole_group_leaves_no_process_behind(scri
 
 
 def test_two_commands_do_not_run_cells_in_one_folder(script, tmp_path):
-    run_cells, console = script("run_cells").run_cells, script("compare_methods").Console(quiet=True)
+    run_cells, console = script("cells.run_cells").run_cells, script("compare_methods").Console(quiet=True)
 
     def again(*_):
         raise AssertionError("a cell was run")
@@ -167,7 +167,7 @@ def test_two_commands_do_not_run_cells_in_one_folder(script, tmp_path):
 
 
 def test_a_cells_name_tells_settings_and_data_apart_but_not_places(script, tmp_path):
-    cells = script("cells")
+    cells = script("cells.cell")
 
     def key(**config):
         return cells.Cell("LaMP_7", "perfit", 0, {"data": "synthetic:4"} | config).key
@@ -199,7 +199,7 @@ def test_the_whole_grid_is_planned_within_four_hours(command):
 
 
 def test_cells_side_by_side_save_their_starts_and_no_computing(script):
-    grid = script("grid")
+    grid = script("cells.plan")
     computing = [10.0, 30.0]
     guesses = [grid.START_SECONDS + one for one in computing]
     assert grid.elapsed(guesses, 1) == pytest.approx(sum(guesses))
@@ -207,14 +207,14 @@ def test_cells_side_by_side_save_their_starts_and_no_computing(script):
 
 
 def test_every_method_of_a_task_gets_the_same_users_rows_and_steps(script):
-    cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="small", changes={})
+    cells = script("cells.plan").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="small", changes={})
     own = {"method", "stage1-lr", "stage2-lr", "average", "retrieved", "profile"}
     shared = [{k: v for k, v in cell.settings().as_config().items() if k not in own} for cell in cells]
     assert len(shared) == len(METHODS) and all(one == shared[0] for one in shared)
 
 
 def test_a_method_may_have_settings_of_its_own_and_what_a_search_found(script, tmp_path):
-    grid = script("grid")
+    grid = script("cells.plan")
     (tmp_path / "LaMP_7").mkdir()
     (tmp_path / "LaMP_7" / "perfit.toml").write_text("stage1-lr = 0.0123\nstage1-rank = 5\n")
     both = grid.cells(
@@ -228,7 +228,7 @@ def test_a_method_may_have_settings_of_its_own_and_what_a_search_found(script, t
 def test_what_was_searched_on_one_task_serves_others_first_those_answered_alike_and_the_methods_stage_1(
     script, tmp_path
 ):
-    grid, cells = script("grid"), script("cells")
+    grid, cells = script("cells.plan"), script("cells.cell")
     for task, rate in (("LaMP_2M", 0.002), ("LaMP_4", 0.004)):
         (tmp_path / task).mkdir()
         (tmp_path / task / "perfit.toml").write_text(f"stage1-lr = {rate}\nstage2-lr = {rate / 10}\n")
@@ -251,7 +251,7 @@ def test_what_was_searched_on_one_task_serves_others_first_those_answered_alike_
 
 
 def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
-    cells = script("grid").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="paper", changes={})
+    cells = script("cells.plan").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="paper", changes={})
     assert {(c.settings().stage1_lr, c.settings().batch_size, c.settings().temperature) for c in cells} == {
         (0.0001, 16, 0.1)
     }

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from simulation import apps
 
 from fed.privacy.vault import PERSONAL
 
@@ -108,8 +109,8 @@ def test_a_file_of_settings_and_pairs_after_it_reach_the_settings_in_that_order(
     """Every kind of value, as `flwr` reads it: sims/run.py and Flower are given the same words."""
     file = tmp_path / "mine.toml"
     file.write_text('rounds = 7\nfraction = 1.0\nlayers = "1,2"  # a comment\nstage1-lr = 5e-3\nseed = 3\n')
-    words = [run.spelled_out(str(file)), run.spelled_out('seed=4 positions="f1+l2"')]
-    found = run.settings_of(REPOSITORY / "sims" / "lamp7", words)
+    words = [apps.spelled_out(str(file)), apps.spelled_out('seed=4 positions="f1+l2"')]
+    found = apps.settings_of(REPOSITORY / "sims" / "lamp7", words)
     assert (found.rounds, found.fraction, found.layers, found.stage1_lr) == (7, 1.0, "1,2", 0.005)
     assert (found.seed, found.positions) == (4, "f1+l2")
 

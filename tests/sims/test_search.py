@@ -17,7 +17,7 @@ def search(script):
 
 def started(script, method, task="LaMP_7"):
     seeds = {task: [0]}
-    (cell,) = script("grid").cells(seeds, [method], data=None, preset_name="small", changes={})
+    (cell,) = script("cells.plan").cells(seeds, [method], data=None, preset_name="small", changes={})
     return cell.settings()
 
 

@@ -16,7 +16,7 @@ from fed.edits.loreft import EditBank, EditShape
 from fed.settings.methods import METHODS
 from fed.settings.settings import Settings
 
-APP = Path(__file__).resolve().parents[2] / "sims" / "lamp7" / "pyproject.toml"
+APP = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
 # (task, PerFit, of the base, OPPU, less) of table 2 and of table 3, as printed
 PRINTED = [
     ("2N", 1, "393,216", "0.0058 %", "6,291,456", "93.75 %"),

@@ -14,7 +14,7 @@ from fed.lamp.tasks import get_task
 from fed.lamp.user import Query, User
 from fed.settings.settings import Settings
 
-LAMP7 = Path(__file__).resolve().parents[2] / "sims" / "lamp7" / "pyproject.toml"
+LAMP7 = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
 TWEETS, HEADLINES = get_task("LaMP_7"), get_task("LaMP_4")
 
 

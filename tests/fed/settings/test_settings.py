@@ -13,7 +13,7 @@ from fed.settings.methods import METHODS
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 FILE = CHECKOUT / "sims" / "lamp7" / "pyproject.toml"
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: engines in turn, the profile of a step, memory, scale, restart."""

@@ -1,0 +1,170 @@
+"""The cases of `bench_engine.py`: what is timed against what, on which rows, so that nobody computes something else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from bench.in_turn import Engine, in_turn, now, ratio
+from bench.opponents import pyreft_alone
+from bench.step_profile import flops_per_token, product_speed, shares
+from bench.training_cases import CACHE_BYTES, EVERYWHERE, LABELS, PLAN, TOKENS, some_rows
+from fed.answering.decoding import Decoding, generate
+from fed.answering.edited_rows import EditedRow
+from fed.base.model import BaseModel
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.positions import Positions
+from fed.forward import prefix_cache
+from fed.forward.activation_cache import CACHE
+from fed.randomness import generator
+from fed.training import train as training
+
+
+def bench_cache(
+    base: BaseModel, first: int, repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Second and later epochs with the activation cache and without, all users in one batch."""
+    blocks = base.skeleton.layers
+    shape = EditShape((first, (first + blocks) // 2), 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    later: dict[str, list[float]] = {}
+
+    def run(name: str, limit: int) -> None:
+        CACHE.clear()
+        plan = replace(PLAN, batch_size=rows, epochs=3, activation_cache=limit)
+        bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+        ends: list[float] = []
+        draws = [generator(0, "bench", u) for u in range(users)]
+        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(now(base.device)))
+        later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
+
+    for repeat in range(repeats + 1):
+        for name, limit in (("without", 0), ("with", CACHE_BYTES)):
+            tick(name)
+            run(name, limit)
+            if not repeat:
+                later[name].clear()
+    return {
+        "first_layer": first,
+        "layers": blocks,
+        "users": users,
+        "rows": rows,
+        "seconds_an_epoch": {name: statistics.median(times) for name, times in later.items()},
+        "later_epochs_ratio": statistics.median(a / b for a, b in zip(later["without"], later["with"], strict=True)),
+    }
+
+
+def bench_prefix(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Edits at the last three prompt tokens alone: with what stands before them read once, and computed every time.
+
+    Both with the states below the first edit kept; the limit of the second leaves no room for keys and values.
+    """
+    where = Positions.parse("l3")
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, users * rows)
+    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    states = users * rows * TOKENS * base.skeleton.hidden_size * int(base.model.dtype.itemsize)
+
+    def engine(limit: int) -> Engine:
+        plan = replace(PLAN, batch_size=rows, epochs=2, activation_cache=limit)
+
+        def run() -> tuple[int, list[list[float]]]:
+            CACHE.clear()
+            bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+            draws = [generator(0, "bench", u) for u in range(users)]
+            results = training.train(base, bank, own, draws, plan, where)
+            return plan.epochs * rows * users * TOKENS, [result.step_losses for result in results]
+
+        return run
+
+    found = in_turn({"computed": engine(states), "read once": engine(CACHE_BYTES)}, repeats, tick, base.device)
+    pairs = zip(found["computed"].losses or [], found["read once"].losses or [], strict=True)
+    return {
+        "users": users,
+        "rows": rows,
+        "positions": "l3",
+        "tokens": TOKENS,
+        "prefix_tokens": sum(prefix_cache.lengths(pool, where)) / len(pool),
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "read_once_over_computed": ratio(found["read once"], found["computed"]),
+        "worst_difference": max(abs(x / y - 1) for a, b in pairs for x, y in zip(a, b, strict=True)),
+    }
+
+
+def bench_generation(
+    base: BaseModel, users: int, layers: tuple[int, ...], repeats: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """`users` users' rows, each with its own edit, continued by 16 tokens: in one batch, and one after another."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
+    for u in range(users):  # edits that change something, another for each user
+        bank.W[u] += 0.1 * torch.randn(bank.W[u].shape, generator=generator(0, "moved", u)).to(bank.W)
+    rows = some_rows(base, users)
+    decoding = Decoding(max_new_tokens=16)
+    texts: dict[str, list[str]] = {}
+
+    def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
+        texts[name] = []
+        for who in groups:
+            asked = [EditedRow(rows[u], personal=u) for u in who]
+            texts[name] += generate(base, asked, decoding, EVERYWHERE, personal=bank, token_budget=users * 64)
+        return 16 * users, None
+
+    engines: dict[str, Engine] = {
+        "one by one": lambda: run("one by one", [[u] for u in range(users)]),
+        "mixed": lambda: run("mixed", [range(users)]),
+    }
+    found = in_turn(engines, repeats, tick, base.device)
+    return {
+        "rows": users,
+        "engines": {name: one.as_json() for name, one in found.items()},
+        "mixed_over_one_by_one": ratio(found["mixed"], found["one by one"]),
+        "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
+    }
+
+
+def bench_profile(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """One user's stage 2 of `rows` rows, two epochs: the shares of our step, and what its products alone would take."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, rows)
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+    tokens = plan.epochs * rows * TOKENS
+
+    def bank() -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", 0)]).to(device=base.device)
+
+    def ours() -> tuple[int, list[list[float]]]:
+        CACHE.clear()
+        results = training.train(base, bank(), [pool], [generator(0, "bench", 0)], plan, EVERYWHERE)
+        return tokens, [result.step_losses for result in results]
+
+    def pyreft() -> tuple[int, list[list[float]]]:
+        return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
+
+    found = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
+    tick("profile")
+    spent = shares(ours, base.device)
+    tick("bare products")
+    flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
+    bare = product_speed(base, plan.batch_size * TOKENS)
+    rates = {name: statistics.median(one.rates) for name, one in found.items()}
+    return {
+        "rows": rows,
+        "shares": spent,
+        "flops_per_token": flops,
+        "tokens_per_second": rates,
+        "product_flops_per_second": bare,
+        "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
+        "ours_over_pyreft": ratio(found["ours"], found["pyreft"]),
+        "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
+        "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
+    }

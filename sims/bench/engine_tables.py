@@ -1,0 +1,69 @@
+"""What `bench_engine.py` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The tables that a person reads."""
+    if result["train"]:
+        table = Table(title="Stage-2 training, tokens/s (× pyreft) [peak MB]", title_justify="left")
+        for name in (
+            "users × rows",
+            "pyreft",
+            "peft LoRA",
+            "ours, alone",
+            "ours, together",
+            "alone / peft",
+            "worst Δ loss",
+        ):
+            table.add_column(name, justify="right")
+        for case in result["train"]:
+            cells = []
+            for name in ("pyreft", "peft", "alone", "together"):
+                one, base_rate = case["engines"][name], case["engines"]["pyreft"]["tokens_per_second"]
+                times = {"alone": case["alone_over_pyreft"], "together": case["together_over_pyreft"]}
+                over = times.get(name, one["tokens_per_second"] / base_rate)
+                cells.append(f"{one['tokens_per_second']:.0f} ({over:.2f}) [{one['peak_bytes'] / 1e6:.0f}]")
+            worst = f"{case['together_against_alone_worst']:.1e}; pyreft {case['pyreft_worst_difference']:.1%}"
+            table.add_row(f"{case['users']} × {case['rows']}", *cells, f"{case['alone_over_peft']:.2f}", worst)
+        console.print(table)
+    for case in result["cache"]:
+        console.print(
+            f"activation cache, first edited block {case['first_layer']} of {case['layers']}: later epochs "
+            f"{case['later_epochs_ratio']:.2f} × as fast"
+        )
+    if case := result["prefix"]:
+        console.print(
+            f"edits at {case['positions']}, {case['prefix_tokens']:.0f} of {case['tokens']} tokens read once: "
+            f"{case['read_once_over_computed']:.2f} × as fast, losses within {case['worst_difference']:.1e}"
+        )
+    if case := result["generate"]:
+        fast, slow = case["engines"]["mixed"], case["engines"]["one by one"]
+        console.print(
+            f"generation of {case['rows']} rows, one edit each: mixed {fast['tokens_per_second']:.0f} tokens/s, "
+            f"one by one {slow['tokens_per_second']:.0f}: {case['mixed_over_one_by_one']:.2f} ×, "
+            f"{case['equal_texts']} equal texts"
+        )
+
+    if case := result["profile"]:
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in case["shares"].items())
+        flops, reached = case["flops_per_token"], case["reached_flops_per_second"]
+        counted = ", ".join(f"{name} {count / 1e6:.0f}" for name, count in flops.items())
+        console.print(
+            f"our step, one user of {case['rows']} rows: {parts}\n"
+            f"MFLOP a token in products: {counted}; GFLOP/s: ours {reached['ours'] / 1e9:.1f}, pyreft "
+            f"{reached['pyreft'] / 1e9:.1f}, the bare products {case['product_flops_per_second'] / 1e9:.1f}\n"
+            f"ours {case['ours_over_pyreft']:.2f} × pyreft; the products alone would allow "
+            f"{case['largest_ratio_to_pyreft']:.2f} × (by count at one speed {case['largest_ratio_by_count']:.2f} ×)"
+        )
+    if result["peak_flops_per_second"]:
+        peak = result["peak_flops_per_second"]
+        console.print(f"a large product reaches {peak / 1e12:.1f} TFLOP/s")
+        for case in result["train"]:
+            of_peak = ", ".join(f"{name} {share:.1%}" for name, share in case["share_of_peak"].items())
+            console.print(f"{case['users']} × {case['rows']}: of this in products: {of_peak}")

@@ -1,0 +1,151 @@
+"""One cell of a comparison: one method on one task with one seed, in one run of the Flower app by `sims/run.py`.
+
+A finished cell leaves `cell.json` in its folder, written last; what has none was cut short, is cleared away and run
+again. A cell's name is a hash of its settings and of the data's content, not of the commit or of any path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from simulation.app_run import run
+from simulation.apps import Config, app_of, settings
+from simulation.seats import Seat
+
+from fed.lamp.layouts import find_files
+from fed.lamp.tasks import get_task
+from fed.settings.settings import Settings
+
+# LoRA's steps and LoReFT's are not of one size: methods that PEFT trains take these, the others their app's own.
+LORA_RATES: dict[str, Any] = {"stage1-lr": 0.01, "stage2-lr": 0.005, "average": "fedavg"}
+# Methods that are another's stage 1, bit for bit (a test holds it): where both are asked for, one run does for both.
+STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
+STAGE1_ARMS = ("base", "stage1")
+_NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
+_PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
+_HEAD_BYTES = 1 << 20
+
+
+@lru_cache(maxsize=64)
+def _content(source: str, task: str) -> str:
+    """What tells one data set from another: file names, sizes, and a hash of each file's beginning."""
+    if source.split(":")[0] == "synthetic":
+        return source
+    digest = hashlib.sha256()
+    for cohort in find_files(Path(source), get_task(task)):
+        for path in (cohort.users, cohort.golds):
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(_HEAD_BYTES))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one run is asked to do.
+
+    Attributes:
+        label: the method as the comparison names it. config: the changes to the app's own settings.
+    """
+
+    task: str
+    label: str
+    seed: int
+    config: Config = field(hash=False)
+
+    @property
+    def app(self) -> str:
+        return app_of(self.task)
+
+    def settings(self) -> Settings:
+        """Raises ValueError where a setting breaks its rule."""
+        return settings(self.app, self.config)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over the settings and the data's content."""
+        chosen = self.settings()
+        what = {key: value for key, value in chosen.as_config().items() if key not in _PLACES}
+        what["content"] = _content(chosen.data_source, chosen.task)
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def folder(self, root: Path) -> Path:
+        plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in self.label)
+        return root / self.task / f"{plain}-{self.seed}-{self.key}"
+
+    def finished(self, root: Path) -> dict[str, Any] | None:
+        """The report of a finished run of this very cell; None where there is none, or it is torn."""
+        try:
+            found = json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
+            return dict(found["report"]) if found["key"] == self.key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def run(self, root: Path, say: Callable[[str], None], seat: Seat | None = None) -> dict[str, Any]:
+        """Run the cell and keep its report. Raises ValueError where the run fails."""
+        folder = self._cleared(root)
+        start = time.monotonic()
+        path = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say, seat)
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["seconds"]["wall"] = round(time.monotonic() - start, 3)
+        return self._keep(folder, report)
+
+    def take(self, root: Path, report: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """Keep as this cell's own the stage 1 of a finished run of `method`, whose stage 1 this cell's method is."""
+        stage1 = {arm: report["arms"][arm] if arm in STAGE1_ARMS else None for arm in report["arms"]}
+        users = [
+            {
+                **user,
+                "arms": {arm: user["arms"][arm] if arm in STAGE1_ARMS else None for arm in user["arms"]},
+                "sums": {arm: sums for arm, sums in user["sums"].items() if arm in STAGE1_ARMS},
+            }
+            for user in report["users"]
+        ]
+        taken = {
+            **report,
+            "method": self.config["method"],
+            "settings": self.settings().as_config(),
+            "arms": stage1,
+            "users": users,
+            "bytes": {"stage1": report["bytes"]["stage1"]},
+            "parameters": {**report["parameters"], "stage2": 0},
+            "stage2_losses": [],
+            "seconds": {"stage1": report["seconds"]["stage1"]},
+            "taken_from": method,
+        }
+        return self._keep(self._cleared(root), taken)
+
+    def _cleared(self, root: Path) -> Path:
+        folder = self.folder(root)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _keep(self, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+        content = {"key": self.key, "label": self.label, "task": self.task, "seed": self.seed, "report": report}
+        building = folder / f".cell.{os.getpid()}"
+        building.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        os.replace(building, folder / "cell.json")
+        return dict(report)
+
+
+def same_stage1(cells: Sequence[Cell]) -> dict[Cell, Cell]:
+    """Cells that need no run of their own -> the cell whose stage 1 they are, number for number (`STAGE1_OF`)."""
+    chosen = {cell: cell.settings().as_config() for cell in cells}
+    known = {cell: {key: value for key, value in own.items() if key not in _NOT_STAGE1} for cell, own in chosen.items()}
+    found = {}
+    for cell in cells:
+        whose = STAGE1_OF.get(str(chosen[cell]["method"]))
+        same = (c for c in cells if c.task == cell.task and chosen[c]["method"] == whose and known[c] == known[cell])
+        if other := next(same, None):
+            found[cell] = other
+    return found

@@ -1,0 +1,93 @@
+"""About how long cells take, from the tokens that they train, read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cells.cell import Cell
+from fed import methods
+from fed.base.device import choose_device, choose_dtype
+from fed.base.skeleton import skeleton
+from fed.lamp.cohorts import roster, stage1_pairs, stage2_pairs, test_pairs
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
+from fed.settings.settings import Settings
+
+# Seconds on two cores AMD EPYC with AVX512-BF16, bfloat16, SmolLM2-135M: for the plan alone, corrected as cells finish.
+START_SECONDS = 22.0
+TRAINING_TOKENS_A_SECOND = {"peft": 400.0, "pyreft": 420.0}
+OTHER_TRAINING_TOKENS_A_SECOND = 900.0
+READING_TOKENS_A_SECOND = 1800.0
+WRITING_TOKENS_A_SECOND = 60.0
+CHARACTERS_A_TOKEN = 4.0
+SLOWER_IN_FLOAT32 = 2.8  # on cores without bf16 instructions: 2.7 to 3.0 by bench_engine.py (README, Speed)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task's data come to under the preset, in tokens (estimated from characters)."""
+
+    stage1: float
+    stage2: float
+    prompts: float
+    queries: int
+
+
+def work(chosen: Settings) -> Work:
+    """What a run trains on and answers. Raises ValueError for bad data."""
+    task = get_task(chosen.task)
+    corpus = open_corpus(chosen.data_source, task, seed=chosen.seed)
+    users = roster(corpus, chosen)
+
+    def tokens(*texts: str) -> float:
+        return min(sum(map(len, texts)) / CHARACTERS_A_TOKEN, chosen.max_length)
+
+    one = sum(tokens(*p) for user in users.stage1 for p in stage1_pairs(task, corpus.user(user), chosen))
+    two = sum(tokens(*p) for user in users.stage2 for p in stage2_pairs(task, corpus.user(user), chosen))
+    asked = [pair for user in users.stage2 for _, pair in test_pairs(task, corpus.user(user), chosen)]
+    return Work(one, two, sum(tokens(pair.prompt) for pair in asked), len(asked))
+
+
+def seconds(cell: Cell, load: Work) -> float:
+    """About how long a cell takes alone on two cores, start to end, in the dtype that this machine would take."""
+    chosen = cell.settings()
+    method = methods.make(chosen, skeleton(chosen.base_source))
+    one, two = bool(method.collective_shapes()), bool(method.private_shapes())
+    speed = TRAINING_TOKENS_A_SECOND.get(method.engine, OTHER_TRAINING_TOKENS_A_SECOND)
+    trained = one * load.stage1 * chosen.rounds * chosen.fraction * chosen.local_epochs
+    trained += two * load.stage2 * chosen.stage2_epochs
+    arms = 1 + one + 2 * two
+    if chosen.answer == "choice" or not chosen.max_new_tokens:
+        answering = arms * load.prompts * 1.5 / READING_TOKENS_A_SECOND
+    else:
+        answering = arms * load.prompts * 2 / READING_TOKENS_A_SECOND
+        answering += arms * load.queries * chosen.max_new_tokens / WRITING_TOKENS_A_SECOND
+    slower = SLOWER_IN_FLOAT32 if choose_dtype(chosen.dtype, choose_device(chosen.device)) == "float32" else 1.0
+    return START_SECONDS + slower * (trained / speed + answering)
+
+
+def elapsed(guesses: Iterable[float], jobs: int) -> float:
+    """About how long cells take together, several at a time: their starts overlap, but the cores compute no faster."""
+    return sum(START_SECONDS / jobs + guess - START_SECONDS for guess in guesses)
+
+
+def duration(seconds: float) -> str:
+    """3 h 12 min, 4 min 10 s, 9 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def estimates(cells: Sequence[Cell]) -> dict[Cell, float]:
+    """About how many seconds each cell takes. Raises ValueError for bad data."""
+    loads: dict[tuple[object, ...], Work] = {}
+    found = {}
+    for cell in cells:
+        s = cell.settings()
+        what = (s.task, s.data, s.seed, s.max_items, s.max_length, s.max_queries, s.held_out, s.stage1_users)
+        if what not in loads:
+            loads[what] = work(s)
+        found[cell] = seconds(cell, loads[what])
+    return found

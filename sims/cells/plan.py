@@ -1,0 +1,138 @@
+"""The plan of `compare_methods.py`: which cells, with which settings, and how long they should take.
+
+Every method of a task gets the same users, rows, steps and batches: those of the preset. Only what belongs to a method
+differs: the learning rates (LoRA's, or the app's, or those that `sims/search.py` found on held-out history).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.common.config import parse_config_args
+from simulation.apps import SIMS, app_of, settings
+
+from cells.cell import LORA_RATES, STAGE1_OF, Cell
+from fed import methods
+from fed.base.skeleton import skeleton
+from fed.lamp.tasks import TASKS, get_task
+from fed.settings.methods import METHODS
+from fed.settings.settings import Settings
+
+PRESETS = ("small", "paper")
+
+
+def method_of(label: str) -> dict[str, Any]:
+    """The settings that a label of --methods stands for: `oppu`, or with settings of its own `rag:retrieved=4`.
+
+    Raises:
+        ValueError: no such method, or the part after the colon is no key=value.
+    """
+    name, *changes = label.split(":")
+    if name not in METHODS:
+        raise ValueError(f"methods must be among {', '.join(METHODS)}, got {name!r}")
+    found: dict[str, Any] = {"method": name}
+    for change in changes:
+        try:
+            parsed = parse_config_args([change])
+        except Exception:
+            parsed = {}
+        if not parsed:
+            raise ValueError(f"a method's own settings must be key=value such as rag:retrieved=4, got {label!r}")
+        found |= parsed
+    return found
+
+
+def preset(name: str, task: str) -> dict[str, Any]:
+    """The settings that all methods of a task share. Raises ValueError for an unknown preset."""
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    if name == "paper":
+        return tomllib.loads((SIMS / app_of(task) / "paper.toml").read_text(encoding="utf-8"))
+    found = tomllib.loads((SIMS / "grid.toml").read_text(encoding="utf-8"))["small"]
+    own = {one: found.pop(one) for one in list(found) if one in TASKS}
+    return {**found, **own.get(task, {})}
+
+
+def trains_lora(label: str, shared: Mapping[str, Any], task: str) -> bool:
+    """Whether PEFT trains the method."""
+    chosen = settings(app_of(task), {**shared, **method_of(label)})
+    return methods.make(chosen, skeleton(chosen.base_source)).engine == "peft"
+
+
+def searched(folder: Path | None, task: str, label: str) -> dict[str, Any]:
+    """The settings that `search.py` found for the method; none where it was not asked.
+
+    Of the task itself, else of a task that was searched, first one that is answered alike, by a label or by a text; of
+    the method itself, else of the one whose stage 1 it is.
+    """
+    if folder is None:
+        return {}
+    name = label.split(":")[0]
+    others = sorted(TASKS, key=lambda other: bool(get_task(other).labels) != bool(get_task(task).labels))
+    for one in (task, *others):
+        for method in (name, STAGE1_OF.get(name, name)):
+            if (file := folder / one / f"{method}.toml").is_file():
+                return tomllib.loads(file.read_text(encoding="utf-8"))
+    return {}
+
+
+def cells(
+    seeds: Mapping[str, Sequence[int]],
+    labels: Sequence[str],
+    *,
+    data: Path | None,
+    preset_name: str,
+    changes: Mapping[str, Any],
+    best: Path | None = None,
+) -> list[Cell]:
+    """The whole grid, every task's first seed before the second ones, so that the tables fill early.
+
+    A method that draws nothing (nothing trained, greedy answers, real data) is run with the first seed alone.
+    seeds: task -> its seeds.
+    Raises ValueError for whatever would make a run fail at once.
+    """
+    found = []
+    for place in range(max(map(len, seeds.values()))):
+        for task in (task for task, own in seeds.items() if place < len(own)):
+            seed = seeds[task][place]
+            shared = {**preset(preset_name, task), **changes, "data": _data(data, changes)}
+            for label in labels:
+                rates = LORA_RATES if preset_name == "small" and trains_lora(label, shared, task) else {}
+                own = {**rates, **searched(best, task, label), **method_of(label)}
+                cell = Cell(task, label, seed, {**shared, **own, **changes, **method_of(label), "seed": seed})
+                if place and not _depends_on_seed(cell.settings()):
+                    continue
+                found.append(cell)
+    return found
+
+
+def _data(folder: Path | None, changes: Mapping[str, Any]) -> str:
+    if "data" in changes:
+        return str(changes["data"])
+    return "synthetic" if folder is None else str(folder.expanduser().resolve())
+
+
+def _depends_on_seed(chosen: Settings) -> bool:
+    method = methods.make(chosen, skeleton(chosen.base_source))
+    drawn = bool(method.collective_shapes() or method.private_shapes())
+    return drawn or chosen.temperature > 0 or chosen.data.startswith("synthetic")
+
+
+def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
+    """task -> its seeds, from `0,1` for all tasks and `LaMP_4=0,1,2` for one. Raises ValueError."""
+    found: dict[str, list[int]] = {task: [0] for task in tasks}
+    for word in sorted(words, key=lambda one: "=" in one):  # what is for all first
+        task, _, numbers = word.rpartition("=")
+        try:
+            seeds = [int(seed) for seed in numbers.split(",")]
+        except ValueError:
+            raise ValueError(f"seeds must be whole numbers such as 0,1,2 or LaMP_4=0,1,2, got {word!r}") from None
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds must differ and not be negative, got {word!r}")
+        if task and task not in tasks:
+            raise ValueError(f"seeds may be given for the chosen tasks, {', '.join(tasks)}, got {word!r}")
+        found |= dict.fromkeys([task] if task else tasks, seeds)
+    return found

@@ -1,0 +1,97 @@
+"""The measured part of `compare_comm.py`, and all of its files."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from console.files import write_csv, write_json
+from rich.console import Console
+
+from communication import figures as comm_figures
+from communication import measured as comm_measured
+from communication.tables import Report
+
+
+def figures(report: Report, folder: Path) -> list[Path]:
+    """The three scenarios as PNG and SVG."""
+    s, name, scenarios = report["settings"], report["model"]["name"], report["scenarios"]
+    plan = f"{s['users']:,} users, {s['rounds']:,} rounds, fraction {s['fraction']:g}"
+    draw = [
+        ("federated", comm_figures.federated, f"Federated training on {name}: {plan}, {s['wire_dtype']}"),
+        ("storage", comm_figures.storage, f"Provisioning and storage on {name}, {s['wire_dtype']}"),
+        ("serving", comm_figures.serving, f"Edge-cloud serving on {name}: private tensors travel, {s['wire_dtype']}"),
+    ]
+    files = []
+    for key, paint, title in draw:
+        files += comm_figures.save(paint(scenarios[key]), folder / key, height=4, title=title)
+    return files
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Every table as CSV and JSON, every scenario as figures."""
+    files = []
+    for name, rows in ({k: report[k] for k in ("paper_table", "methods")} | report["scenarios"]).items():
+        files += [write_csv(folder / f"{name}.csv", rows), write_json(folder / f"{name}.json", rows)]
+    if "measured" in report:
+        rows = [row for run in report["measured"] for row in run["messages"]]
+        files += [write_csv(folder / "measured.csv", rows), write_json(folder / "measured.json", report["measured"])]
+        quality = report["scenarios"]["quality"]
+        plan = report["settings"]["measured"]
+        base = plan["base_model"].partition(" (")[0]  # without the file it was read from
+        title = f"Quality against bytes on {base}, {plan['task']} ({plan['data']}), {plan['users']} users"
+        files += comm_figures.save(comm_figures.quality(quality), folder / "quality", height=4.6, title=title)
+    return files + figures(report, folder)
+
+
+def measure(options: argparse.Namespace, report: Report, console: Console) -> None:
+    """Run every method in the Flower app and put the outcomes into `report`.
+
+    Raises:
+        ValueError: a run failed, or a measured payload is not the analytic one.
+    """
+    source = comm_measured.source_of(options.data)
+    kept = options.out / "runs" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
+    runs = []
+    for number, method in enumerate(comm_measured.METHODS, 1):
+        head = f"{method} ({number} of {len(comm_measured.METHODS)})"
+        start = time.monotonic()
+        with console.status(f"{head}: starting") as status:
+
+            def say(line: str, head: str = head, status: Any = status) -> None:
+                if console.is_terminal:
+                    status.update(f"{head}: {line[:90]}")
+                elif line.startswith(("stage", "evaluation", "warning", "error")):
+                    console.print(f"{head}: {line}", highlight=False, markup=False)
+
+            path = comm_measured.run(method, source, kept.resolve(), options.wire_dtype, options.seed, say)
+        runs.append(comm_measured.measured(path))
+        console.print(f"{head}: {time.monotonic() - start:.0f} s · {path}", highlight=False, markup=False)
+    first = runs[0]["report"]
+    report["settings"]["measured"] = comm_measured.PLAN | {
+        "rates": comm_measured.RATES,
+        "seed": options.seed,
+        "base_model": first["base_model"]["name"],
+        "dtype": first["base_model"]["dtype"],
+        "task": first["data"]["task"],
+        "data": Path(source.data).name,
+        "users": len(first["users"]),
+        "git": first["git"],
+    }
+    report["scenarios"]["quality"] = comm_measured.quality_against_bytes(runs)
+    report["measured"] = [{key: value for key, value in run.items() if key != "report"} for run in runs]
+    wrong = [m for run in runs for m in run["messages"] if not m["equal"]]
+    if wrong:
+        m = wrong[0]
+        raise ValueError(
+            f"the measured payload must be the analytic one, but {m['method']} {m['phase']} {m['direction']} sent "
+            f"{m['measured_payload']:,} B, not {m['analytic_payload']:,} B"
+        )
+    report["notes"].append(
+        "Measured: one seed, the same users, rows and steps for all; rates by method: "
+        + ", ".join(f"{m} {r['stage1-lr']:g} and {r['stage2-lr']:g}" for m, r in comm_measured.RATES.items())
+        + ". Stage 2 of every method put 0 array bytes on the wire."
+    )

@@ -1,0 +1,154 @@
+"""The tables of `compare_comm.py`: each scenario's rows for people (rich) and for programs (CSV and JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from console.files import Rows
+from rich import box
+from rich.table import Table
+
+from server_strategy.report.tables import human_bytes
+
+Report = dict[str, Any]
+
+
+def tables(report: Report) -> list[Table]:
+    """The paper's table, the methods' tensors and the three scenarios."""
+    settings, scenarios = report["settings"], report["scenarios"]
+    base, dtype = report["model"], settings["wire_dtype"]
+    return [
+        _table(
+            "PerFit's tables 2 and 3, recomputed (Llama-2-7B; rank biases left out, as in the paper)",
+            ["LaMP", "stage", "PerFit parameters", "of the base", "OPPU parameters", "less than OPPU's"],
+            [
+                [
+                    row["task"],
+                    str(row["stage"]),
+                    f"{row['perfit_parameters']:,}",
+                    f"{row['percent_of_base']:.4f} %",
+                    f"{row['oppu_parameters']:,}",
+                    f"{row['reduction_percent']:.2f} %",
+                ]
+                for row in report["paper_table"]
+            ],
+        ),
+        _table(
+            f"One user's tensors on {base['name']} ({base['parameters']:,} parameters), {dtype}",
+            ["method", "federated", "bytes", "private", "bytes"],
+            [
+                [
+                    row["method"],
+                    f"{row['federated_parameters']:,}",
+                    human_bytes(row["federated_bytes"]),
+                    f"{row['private_parameters']:,}",
+                    human_bytes(row["private_bytes"]),
+                ]
+                for row in report["methods"]
+            ],
+        ),
+        _table(
+            f"(a) Federated training: {settings['users']:,} users, {settings['rounds']:,} rounds, "
+            f"fraction {settings['fraction']:g}",
+            ["method", "users\na round", "user's message\ndown = up", "round\ndown = up", "hand-out",
+             "total", "mean\na user"],
+            [
+                [row["method"], f"{row['sampled']:,}"]
+                + [human_bytes(row[key]) for key in ("message_up", "round_up", "hand_out", "total", "per_user")]
+                for row in scenarios["federated"]
+            ],
+        ),
+        _storage_table(scenarios["storage"]),
+        _serving_table(scenarios["serving"]),
+    ]  # fmt: skip
+
+
+def measured_tables(runs: Sequence[dict[str, Any]], quality: Rows) -> list[Table]:
+    """Measured against analytic payload, message by message, and scenario (d)."""
+    return [
+        _table(
+            "Measured in the Flower app, against the analysis (payload of one message)",
+            ["method", "phase", "way", "messages", "measured", "analytic", "equal", "record\n+", "wire\n+", "in all"],
+            [
+                [
+                    row["method"],
+                    row["phase"],
+                    row["direction"],
+                    f"{row['messages']:,}",
+                    f"{row['measured_payload']:,} B",
+                    f"{row['analytic_payload']:,} B",
+                    "yes" if row["equal"] else "NO",
+                    *(_each(row[key], row["messages"]) for key in ("record_overhead", "wire_overhead")),
+                    human_bytes(row["total_payload"]),
+                ]
+                for run in runs
+                for row in run["messages"]
+                if row["messages"]
+            ],
+        ),
+        _table(
+            "(d) Quality against bytes, all test users",
+            ["method", "", "payload in all", "private\nparameters", "loss\nper token", "ROUGE-L"],
+            [
+                [
+                    row["method"],
+                    row["stage"],
+                    human_bytes(row["total_payload"]),
+                    f"{row['private_parameters']:,}",
+                    f"{row['loss_per_token']:.4f}",
+                    "" if row["rougeL"] is None else f"{row['rougeL']:.4f}",
+                ]
+                for row in quality
+            ],
+        ),
+    ]
+
+
+def _each(total: int, messages: int) -> str:
+    return f"{total / messages:,.0f} B" if messages else ""
+
+
+def _storage_table(rows: Rows) -> Table:
+    crowds = sorted({row["users"] for row in rows})
+    by = {(row["method"], row["users"]): row for row in rows}
+    return _table(
+        "(b) Provisioning and storage; a server that holds every user's private tensors",
+        [
+            "method",
+            "new device\nreceives",
+            "device\nkeeps",
+            "of it\nprivate",
+            *(f"server,\n{n:,} users" for n in crowds),
+        ],
+        [
+            [method]
+            + [human_bytes(by[method, crowds[0]][key]) for key in ("provision", "device", "private")]
+            + [human_bytes(by[method, users]["server"]) for users in crowds]
+            for method in dict.fromkeys(row["method"] for row in rows)
+        ],
+    )
+
+
+def _serving_table(rows: Rows) -> Table:
+    uplinks = sorted({row["uplink_mbit_s"] for row in rows})
+    by = {(row["method"], row["uplink_mbit_s"]): row for row in rows}
+    return _table(
+        f"(c) Edge-cloud serving: private tensors uploaded at each use, {rows[0]['uses_per_day']:,} uses a day",
+        ["method", "upload\na use", "upload\na day", *(f"s a use,\n{uplink:g} Mbit/s" for uplink in uplinks)],
+        [
+            [method]
+            + [human_bytes(by[method, uplinks[0]][key]) for key in ("use", "day")]
+            + [f"{by[method, uplink]['seconds_per_use']:.3f}" for uplink in uplinks]
+            for method in dict.fromkeys(row["method"] for row in rows)
+        ],
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", min_width=len(title))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,1 @@
+"""What every command shares: options, tables, files, the machine's name, leaving."""

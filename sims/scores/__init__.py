@@ -1,0 +1,1 @@
+"""What finished cells say: rows, intervals, tables, figures."""

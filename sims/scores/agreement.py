@@ -1,0 +1,51 @@
+"""How far the scores of two runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def scores(report: dict[str, Any]) -> dict[tuple[str, str, str], float]:
+    """(who, arm, metric) -> score; who is a user's id, or "all users". Arms that are null are left out."""
+    whole = [("all users", report["arms"]), *((user["user_id"], user["arms"]) for user in report["users"])]
+    return {
+        (who, arm, metric): value
+        for who, arms in whole
+        for arm, found in arms.items()
+        if found is not None
+        for metric, value in found.items()
+    }
+
+
+def in_both(
+    first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
+) -> tuple[dict[tuple[str, str, str], float], dict[tuple[str, str, str], float], list[str]]:
+    """Both without the arms that one of them lacks, such as `swapped` where nodes host one user; and these arms."""
+    arms = [{arm for _, arm, _ in found} for found in (first, second)]
+    odd = sorted(arms[0] ^ arms[1])
+    kept = [{key: value for key, value in found.items() if key[1] not in odd} for found in (first, second)]
+    return kept[0], kept[1], odd
+
+
+def differences(
+    first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
+) -> Iterator[tuple[str, str, str, float, float, float]]:
+    """Per arm and metric: arm, metric, who differs most, both values, and |a − b| / max(|a|, |b|).
+
+    Raises:
+        ValueError: the reports hold different users, arms or metrics.
+    """
+    if first.keys() != second.keys():
+        odd = sorted({who for who, _, _ in first.keys() ^ second.keys()})
+        raise ValueError(f"the reports must hold the same users, arms and metrics; they part at {', '.join(odd[:5])}")
+    groups: dict[tuple[str, str], list[str]] = {}
+    for who, arm, metric in first:
+        groups.setdefault((arm, metric), []).append(who)
+    for (arm, metric), people in groups.items():
+        pairs = ((who, first[who, arm, metric], second[who, arm, metric]) for who in people)
+        yield (arm, metric, *max(((*p, relative(p[1], p[2])) for p in pairs), key=lambda found: found[3]))
+
+
+def relative(a: float, b: float) -> float:
+    return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0

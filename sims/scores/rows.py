@@ -1,0 +1,121 @@
+"""The cells' reports put together: PerFit's tables 2, 3 and 4 as rows, and the differences between methods.
+
+    table 2   what everybody shares: the arm `stage1` of methods that federate
+    table 3   personalized: the arm `stage1+2` of methods with private tensors
+    table 4   PerFit beside its halves and beside one ReFT of the same ranks: their last arm
+
+Methods that train nothing (only their prompts differ) stand in tables 2 and 3 for comparison. A row has, per metric,
+the mean and the sample standard deviation over seeds; the parameters of its stage, their percent of the base model, and
+how many fewer they are than OPPU's of the same stage.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fed.answering.evaluation import ARMS, Report, last_arm
+from fed.base.skeleton import skeleton
+from fed.communication.costs import cost
+from fed.lamp.tasks import get_task
+from scores import bootstrap
+
+Row = dict[str, Any]
+TITLES = {
+    2: "Table 2. What everybody shares (stage 1)",
+    3: "Table 3. Personalized (stage 1 + 2)",
+    4: "Table 4. PerFit, its halves, and one ReFT of the same ranks",
+}
+LOREFT = ("perfit", "reft", "fedreft")  # the beginnings of the names of table 4's methods
+
+
+def arm_in(table: int, label: str, report: Report) -> str | None:
+    """The arm that stands for a method in a table; None where it has no place there."""
+    parameters = report["parameters"]
+    if table == 4:
+        return last_arm(report) if label.startswith(LOREFT) else None
+    if not parameters["stage1"] and not parameters["stage2"]:
+        return last_arm(report)
+    arm, stage = {2: ("stage1", "stage1"), 3: ("stage1+2", "stage2")}[table]
+    return arm if parameters[stage] and report["arms"][arm] is not None else None
+
+
+def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
+    """One row per table, task and method. reports: (task, method) -> a report per seed."""
+    found = []
+    for table in TITLES:
+        for (task, label), seeds in reports.items():
+            arm = arm_in(table, label, seeds[0])
+            if arm is None:
+                continue
+            first = seeds[0]
+            own = {2: first["parameters"]["stage1"], 3: first["parameters"]["stage2"]}.get(
+                table, first["parameters"]["stage1"] + first["parameters"]["stage2"]
+            )
+            oppu = cost("oppu", skeleton(first["settings"]["base-model"]))
+            theirs = {2: oppu.federated_parameters, 3: oppu.private_parameters}.get(
+                table, oppu.federated_parameters + oppu.private_parameters
+            )
+            metrics = ("loss_per_token", *get_task(task).metrics)
+            found.append(
+                {
+                    "table": table,
+                    "task": task,
+                    "method": label,
+                    "arm": arm,
+                    "seeds": [one["seed"] for one in seeds],
+                    "scores": {m: spread([one["arms"][arm].get(m) for one in seeds]) for m in metrics},
+                    "parameters": own,
+                    "percent_of_base": 100 * own / first["parameters"]["base"],
+                    "less_than_oppu_percent": 100 * (1 - own / theirs) if own else None,
+                    "payload_bytes": spread([payload(one) for one in seeds]),
+                    "seconds": spread([one["seconds"].get("total") for one in seeds]),
+                }
+            )
+    return found
+
+
+def payload(report: Report) -> int:
+    """All tensor bytes of a run, both ways."""
+    return sum(int(way["payload"]) for phase in report["bytes"].values() for way in phase.values())
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and sample standard deviation over seeds; no deviation of one seed, nothing where a value is missing."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) != len(values):
+        return {"mean": None, "sd": None}
+    return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if len(known) > 1 else None}
+
+
+def differences(reports: Mapping[tuple[str, str], Sequence[Report]], against: str) -> list[dict[str, Any]]:
+    """Per task, the last arm of `against` minus each other method's, and minus its own other arms (base, swapped, …).
+
+    Each with its interval, p, and whether it is real (`bootstrap.Difference`).
+    """
+    found = []
+    for task in dict.fromkeys(task for task, _ in reports):
+        methods = {label: _sums(seeds, last_arm(seeds[0])) for (one, label), seeds in reports.items() if one == task}
+        if against not in methods:
+            continue
+        own = reports[task, against]
+        for arm in ARMS:
+            sums = _sums(own, arm) if arm != last_arm(own[0]) else []
+            # An arm that some users lack would leave them out of every other difference.
+            if sums and all(set(a) == set(b) for a, b in zip(sums, methods[against], strict=True)):
+                methods[f"{against}, {arm}"] = sums
+        scores, users = bootstrap.draws_of(get_task(task), methods)
+        for label, theirs in scores.items():
+            for metric in theirs if label != against else ():
+                if metric in scores[against]:
+                    gap = bootstrap.difference(metric, scores[against][metric], theirs[metric], users)
+                    found.append(
+                        {"task": task, "ours": against, "theirs": label}
+                        | {key: getattr(gap, key) for key in ("metric", "value", "low", "high", "p", "users", "real")}
+                    )
+    return found
+
+
+def _sums(seeds: Sequence[Report], arm: str) -> list[dict[str, Mapping[str, float]]]:
+    return [{u["user_id"]: u["sums"][arm] for u in report["users"] if arm in u["sums"]} for report in seeds]

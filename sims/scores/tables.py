@@ -1,0 +1,225 @@
+"""The results of `compare_methods.py` for people: the same tables as Markdown and as one HTML page.
+
+First each of PerFit's tables as one matrix, methods by tasks; then its details task by task (every metric, parameters,
+bytes, seconds); then the differences. A star marks the best mean of a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from fed.lamp.tasks import get_task
+from scores.figures import intervals
+from scores.rows import TITLES
+from server_strategy.report.html import document
+from server_strategy.report.tables import METRICS, Metric, human_bytes
+
+_METRICS = {metric.key: metric for metric in METRICS}
+NONE = "–"
+
+
+@dataclass
+class Section:
+    """A titled table of texts. best: (row, column) of the cells to mark. is_main: shown on the terminal too.
+
+    figures: inline SVG, for the page alone.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    best: set[tuple[int, int]] = field(default_factory=set)
+    note: str = ""
+    is_main: bool = True
+    figures: list[str] = field(default_factory=list)
+
+
+def sections(results: dict[str, Any]) -> list[Section]:
+    """All tables of a comparison, in the order of the page."""
+    found = []
+    for table, title in TITLES.items():
+        rows = [row for row in results["rows"] if row["table"] == table]
+        if rows:
+            found.append(_matrix(title, rows))
+            # With few queries the answers' scores are coarse; the loss on every token of the golds tells methods apart.
+            found.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
+            found += _details(title, rows)
+    found += _differences(results["differences"])
+    if results["missing"]:
+        lost = [[one["task"], one["method"], str(one["seed"]), one["reason"]] for one in results["missing"]]
+        found.append(Section("Cells that did not finish", ["task", "method", "seed", "why"], lost))
+    return found
+
+
+def _matrix(title: str, rows: Sequence[dict[str, Any]], *, loss: bool = False) -> Section:
+    """Methods by tasks: the task's own metrics, or the loss."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    labels = list(dict.fromkeys(row["method"] for row in rows))
+    keys = {task: ("loss_per_token",) if loss else get_task(task).metrics for task in tasks}
+    columns = [(task, _METRICS[key]) for task in tasks for key in keys[task]]
+    by = {(row["method"], row["task"]): row for row in rows}
+    spreads = [[by.get((one, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for one in labels]
+    head = ["method", *(f"{task} {'↓' if loss else metric.label + _arrow(metric)}" for task, metric in columns)]
+    cells = [[label, *map(_spread, own)] for label, own in zip(labels, spreads, strict=True)]
+    best = {
+        (row, place + 1)
+        for place, (_, metric) in enumerate(columns)
+        for row in _best([own[place] for own in spreads], metric)
+    }
+    seeds = max((len(row["seeds"]) for row in rows), default=0)
+    return Section(title, head, cells, best, f"mean ± standard deviation over seeds, up to {seeds}; * the best mean")
+
+
+def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
+    found = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        metrics = [_METRICS[key] for key in ("loss_per_token", *get_task(task).metrics)]
+        head = ["method", *(f"{metric.label}{_arrow(metric)}" for metric in metrics)]
+        head += ["seeds", "parameters", "of the base", "less than OPPU's", "payload, all users", "seconds"]
+        cells = [
+            [
+                row["method"],
+                *(_spread(row["scores"][metric.key]) for metric in metrics),
+                str(len(row["seeds"])),
+                f"{row['parameters']:,}",
+                f"{row['percent_of_base']:.4f} %",
+                NONE if row["less_than_oppu_percent"] is None else f"{row['less_than_oppu_percent']:.2f} %",
+                human_bytes(row["payload_bytes"]["mean"]),
+                NONE if row["seconds"]["mean"] is None else f"{row['seconds']['mean']:.0f}",
+            ]
+            for row in own
+        ]
+        best = {
+            (row, place + 1)
+            for place, metric in enumerate(metrics)
+            for row in _best([one["scores"][metric.key] for one in own], metric)
+        }
+        found.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best, is_main=False))
+    return found
+
+
+def _differences(gaps: Sequence[dict[str, Any]]) -> list[Section]:
+    found = []
+    for task in dict.fromkeys(gap["task"] for gap in gaps):
+        own = [gap for gap in gaps if gap["task"] == task]
+        cells = []
+        for gap in own:
+            metric = _METRICS[gap["metric"]]
+            better = (gap["value"] < 0) == metric.lower_is_better
+            verdict = f"{gap['ours'] if better else gap['theirs']} is better" if gap["real"] else "not told apart"
+            cells.append(
+                [
+                    f"{gap['ours']} − {gap['theirs']}",
+                    f"{metric.label}{_arrow(metric)}",
+                    f"{gap['value']:+.4f}",
+                    f"{gap['low']:+.4f} to {gap['high']:+.4f}",
+                    f"{gap['p']:.3f}",
+                    verdict,
+                ]
+            )
+        head = ["difference", "metric", "value", "95 % interval", "p", "verdict"]
+        note = f"paired bootstrap over {own[0]['users']} users, each method's last arm; not corrected for many pairs"
+        metrics = dict.fromkeys(gap["metric"] for gap in own)
+        figures = [intervals([gap for gap in own if gap["metric"] == metric]) for metric in metrics]
+        found.append(Section(f"What is real, {task}", head, cells, note=note, figures=figures))
+    return found
+
+
+def _arrow(metric: Metric) -> str:
+    return " ↓" if metric.lower_is_better else " ↑"
+
+
+def _spread(value: dict[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return NONE
+    return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
+
+
+def _best(column: Sequence[dict[str, float | None] | None], metric: Metric) -> list[int]:
+    means = {row: one["mean"] for row, one in enumerate(column) if one and one["mean"] is not None}
+    known = {row: mean for row, mean in means.items() if mean is not None}
+    if len(known) < 2:
+        return []
+    best = (min if metric.lower_is_better else max)(known.values())
+    return [row for row, mean in known.items() if mean == best]
+
+
+def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a reader needs to repeat the comparison."""
+    r = results["run"]
+    return [
+        ("command", r["command"]),
+        ("commit", ", ".join(r["commits"])),
+        ("machine", r["machine"]),
+        ("base model", ", ".join(r["base_models"])),
+        ("data", r["data"]),
+        ("seeds", ", ".join(map(str, r["seeds"]))),
+        ("preset", r["preset"]),
+    ]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    lines = ["# Methods compared", ""]
+    lines += [f"- {name}: {value}" for name, value in facts(results)]
+    for section in sections(results):
+        lines += ["", f"## {section.title}", ""]
+        if section.note:
+            lines += [section.note, ""]
+        lines.append("| " + " | ".join(section.head) + " |")
+        lines.append("|" + "---|" * len(section.head))
+        for number, row in enumerate(section.rows):
+            cells = [f"**{c}** *" if (number, place) in section.best else c for place, c in enumerate(row)]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_rich(section: Section) -> Table:
+    """The section for a terminal."""
+    table = Table(title=section.title, caption=section.note or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for place, name in enumerate(section.head):
+        table.add_column(Text(name), justify="right" if place else "left")
+    for number, row in enumerate(section.rows):
+        table.add_row(*(Text(f"{c} *" if (number, place) in section.best else c) for place, c in enumerate(row)))
+    return table
+
+
+def html(results: dict[str, Any]) -> str:
+    parts = ["<h1>Methods compared</h1>", '<dl class="card">']
+    parts += [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts(results)]
+    parts.append("</dl>")
+    for section in sections(results):
+        parts.append(f'<h2>{escape(section.title)}</h2><div class="card scroll"><table class="tight">')
+        parts.append(
+            "<thead><tr>" + "".join(f"<th>{escape(one)}</th>" for one in section.head) + "</tr></thead><tbody>"
+        )
+        for number, row in enumerate(section.rows):
+            cells = (
+                f'<td class="best">{escape(c)} *</td>' if (number, place) in section.best else f"<td>{escape(c)}</td>"
+                for place, c in enumerate(row)
+            )
+            parts.append("<tr>" + "".join(cells) + "</tr>")
+        parts.append(f'</tbody></table></div><p class="faint">{escape(section.note)}</p>')
+        if section.figures:
+            figures = "".join(f'<figure class="card">{figure}</figure>' for figure in section.figures)
+            parts.append(f'<div class="grid">{figures}</div>')
+    return document("Methods compared", "\n".join(parts))
+
+
+def flat(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per table, task, method and metric, for CSV."""
+    return [
+        {key: row[key] for key in ("table", "task", "method", "arm")}
+        | {"metric": metric, "mean": score["mean"], "sd": score["sd"], "seeds": " ".join(map(str, row["seeds"]))}
+        | {key: row[key] for key in ("parameters", "percent_of_base", "less_than_oppu_percent")}
+        | {"payload_bytes": row["payload_bytes"]["mean"], "seconds": row["seconds"]["mean"]}
+        for row in results["rows"]
+        for metric, score in row["scores"].items()
+    ]

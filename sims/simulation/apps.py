@@ -1,0 +1,95 @@
+"""The Flower apps of `sims/`: where they are, their run config with overrides, checked before anything is started."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.common.config import parse_config_args
+
+if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: so it is imported where it is used
+    from fed.settings.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SIMS = CHECKOUT / "sims"
+Config = Mapping[str, Any]
+_PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
+
+
+def words(config: Config) -> str:
+    """Settings as `-c` takes them."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+
+
+def app_of(task: str) -> str:
+    """The app of `sims/` for a task: LaMP_2N -> lamp2n. Raises ValueError for an unknown task."""
+    from fed.lamp.tasks import get_task
+
+    return get_task(task).name.replace("_", "").lower()
+
+
+def settings(app: str, config: Config) -> Settings:
+    """The app's own settings with these changes, checked. Raises ValueError."""
+    return settings_of(SIMS / app, [words(config)] if config else [])
+
+
+def parsed(run_config: Sequence[str]) -> dict[str, Any]:
+    """The settings of every `-c`, later ones winning. Raises ValueError."""
+    changes: dict[str, Any] = {}
+    for words in run_config:
+        try:
+            found = parse_config_args([words])
+        except Exception:
+            found = {}
+        if not found:
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
+        changes |= found
+    return changes
+
+
+def spelled_out(override: str) -> str:
+    """key=value pairs; a TOML file of settings is read into them, since `flwr` takes no file beside pairs."""
+    if not override.endswith(".toml"):
+        return override
+    try:
+        found = tomllib.loads(Path(override).expanduser().read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"-c must name a readable TOML file of settings, got {override!r} ({error})") from error
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
+
+
+def settings_of(app: Path, overrides: list[str]) -> Settings:
+    """The app's run config with the overrides, checked. Raises ValueError."""
+    file = app / "pyproject.toml"
+    if not file.is_file():
+        raise ValueError(f"the app must be a folder with a pyproject.toml, and there is no {str(file)!r}")
+    from fed.settings.settings import Settings
+
+    config = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    changes = {}
+    for override in overrides:
+        try:
+            found = parse_config_args([override])
+        except Exception as error:
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}") from error
+        # Flower reads past what it cannot parse; a setting that is silently not set would be worse than an error.
+        if not found or len(_PAIR.sub("", override).split()):
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}")
+        changes.update(found)
+    return Settings.parse({**config, **changes})
+
+
+def preflight(settings: Settings) -> None:
+    """Open the data and find the base model, so that a mistake costs seconds. Raises ValueError."""
+    from fed.base import sources
+    from fed.lamp.cohorts import roster
+    from fed.lamp.records import open_corpus
+    from fed.lamp.tasks import get_task
+
+    sources.check(settings.base_source)
+    corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
+    roster(corpus, settings)

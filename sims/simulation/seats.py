@@ -1,0 +1,58 @@
+"""Where cells run: a SuperLink of its own that is kept from one cell to the next, and a share of the cores.
+
+Several seats at a time keep the cores busy where a single run waits (Flower's start, polling, imports), and one thread
+an actor multiplies as fast as two that wait for each other. What a cell's numbers are does not depend on its seat but
+for rounding: the SuperNodes are as many as ever, only their actor's threads differ.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from simulation.superlink import superlink
+
+
+@dataclass
+class Seat:
+    """One place for a cell at a time.
+
+    Attributes:
+        environment: for `sims/run.py`, which then uses this seat's SuperLink. federation: Flower's federation config,
+        "" for Flower's own. process: the run at work. ended: no run should go on here.
+    """
+
+    environment: Mapping[str, str]
+    federation: str = ""
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    ended: bool = False
+
+    def take(self, process: subprocess.Popen[str]) -> None:
+        """A run has begun here; it is told to end at once where the seat was ended while it began."""
+        self.process = process
+        if self.ended:
+            process.terminate()
+
+    def end(self) -> None:
+        """Tell the run that is at work here, or about to be, to end."""
+        self.ended = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+
+def share(jobs: int, cores: int | None = None) -> str:
+    """The federation config of one of `jobs` seats: nothing for a seat alone, else its part of the cores."""
+    if jobs == 1:
+        return ""
+    own = max(1, (cores or os.cpu_count() or 1) // jobs)
+    return f"client-resources-num-cpus={own} init-args-num-cpus={own}"
+
+
+@contextmanager
+def seat(jobs: int) -> Iterator[Seat]:
+    """One of `jobs` seats; its SuperLink, and all that it started, ends with the context."""
+    with superlink(own=True) as (environment, _):
+        yield Seat(environment, share(jobs))

@@ -1,0 +1,145 @@
+"""A SuperLink for simulations, and Flower's command line asked from a program: start, log, status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from console import leaving
+
+from simulation.processes import end, family
+
+PATIENCE = 180.0  # seconds for a SuperLink to listen; three are enough on a quiet machine
+_ACTOR = re.compile(r"^(?:\x1b\[\d+m)?\(ClientAppActor pid=\d+\)(?:\x1b\[0m)? ?")
+_NOISE = re.compile(
+    r"^(?:\x1b\[\d+m)?(?:INFO|WARNING|DEBUG) ?(?:\x1b\[0m)? *:|^\s*$|^\(raylet|^\s+warnings\.warn|Warning:"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def superlink(
+    *, own: bool = False, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[tuple[dict[str, str], int | None]]:
+    """(environment for `flwr`, pid of our own SuperLink); it stops with the context.
+
+    Args:
+        own: start one even where FLWR_HOME names another, which is otherwise used and left running.
+        meanwhile: what to do while it starts, some three seconds; what it raises ends the SuperLink.
+    """
+    environment = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    environment.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
+    if "FLWR_HOME" in environment:
+        meanwhile()
+        yield environment, None
+        return
+    home = Path(tempfile.mkdtemp(prefix="perfit-flwr-"))
+    http, control = str(free_port()), str(free_port())
+    environment |= {
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": http,
+        "FLWR_LOCAL_CONTROL_API_PORT": control,
+    }
+    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--control-api-address", f"127.0.0.1:{control}", "--host", "127.0.0.1", "--port", http]
+    process = None
+    try:
+        with leaving.held(), (home / "superlink.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                executable=shutil.which(command[0], path=environment["PATH"]),
+                start_new_session=True,
+            )
+        meanwhile()
+        wait_for_port(int(http), process, home / "superlink.log")
+        yield environment, process.pid
+    finally:
+        if process is not None:
+            members = family(process.pid)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            end(members)  # a run that is cut short leaves its simulation and Ray's processes behind
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ValueError(f"the SuperLink ended with code {process.returncode}: {log.read_text()[-500:]}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise ValueError(f"the SuperLink must listen within {PATIENCE:.0f} s, and it does not")
+
+
+def flwr_json(environment: dict[str, str], *arguments: str) -> dict[str, object]:
+    command = ["flwr", *arguments, "--format", "json"]
+    with leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        said, error = asked.communicate()
+    try:
+        answer = json.loads(said[said.index("{") :])
+    except ValueError:
+        raise ValueError((error or said).strip()[-800:] or f"flwr {arguments[0]} failed") from None
+    if asked.returncode or answer.get("success") is False:
+        raise ValueError(str(answer.get("error-message") or answer))
+    return dict(answer)
+
+
+def stream_log(environment: dict[str, str], run_id: str, keep: Path, verbose: bool) -> str:
+    """Show the run's log as it comes, and keep all of it in a file; returns the last `error:` line."""
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    error = ""
+    command = ["flwr", "log", run_id, "--stream"]
+    with (
+        leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as log,
+        keep.open("w", encoding="utf-8", buffering=1) as whole,
+    ):
+        assert log.stdout is not None
+        for line in log.stdout:
+            whole.write(line)
+            text = _ACTOR.sub("", line.rstrip("\n"))
+            if text.startswith("error: "):
+                error = text
+            # What follows an error line is Flower's traceback of it.
+            if verbose or not (error or _NOISE.search(text)):
+                print(text, flush=True)
+    return error
+
+
+def final_status(environment: dict[str, str], run_id: str) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        runs = flwr_json(environment, "ls", "--run-id", run_id)["runs"]
+        status = str(runs[0]["status"])  # type: ignore[index]
+        if status.startswith("finished") or time.monotonic() > deadline:
+            return status
+        time.sleep(0.5)

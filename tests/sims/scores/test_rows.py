@@ -1,0 +1,167 @@
+"""Reports put together: which arm stands in which table, means over seeds, parameters against OPPU's, and the pages."""
+
+import csv
+import html.parser
+import io
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from fed.base.skeleton import skeleton
+from fed.communication import costs
+from fed.lamp import metrics
+from fed.lamp.tasks import get_task
+
+STARS = get_task("LaMP_3")
+BASE = skeleton("smollm2-135m")
+OPPU = costs.cost("oppu", BASE)
+
+
+def report(method, arms, *, seed=0, stage1=0, stage2=0, payload=1024):
+    """A run of three users; arms: arm -> the three ratings that were predicted for golds 1, 3 and 5."""
+    found = {}
+    for number, gold in enumerate("135"):
+        found[f"u{number}"] = {
+            arm: {"nll": 2.0, "tokens": 2.0, **metrics.statistics(STARS, [gold], [ratings[number]])}
+            for arm, ratings in arms.items()
+        }
+    scores = {
+        arm: {"loss_per_token": 1.0, **metrics.scores(STARS, metrics.merge([one[arm] for one in found.values()]))}
+        for arm in arms
+    }
+    every = ("base", "stage1", "stage1+2", "swapped")
+    return {
+        "method": method,
+        "seed": seed,
+        "git": "abc",
+        "base_model": {"name": "tiny", "dtype": "float32"},
+        "settings": {"base-model": "smollm2-135m"},
+        "arms": {arm: scores.get(arm) for arm in every},
+        "users": [{"user_id": user, "sums": own} for user, own in found.items()],
+        "parameters": {"stage1": stage1, "stage2": stage2, "base": BASE.parameters},
+        "bytes": {"stage1": {"up": {"payload": payload}, "down": {"payload": payload}}},
+        "seconds": {"total": 10.0},
+    }
+
+
+@pytest.fixture
+def reports():
+    right, near, far = "135", "234", "551"
+    return {
+        ("LaMP_3", "perfit"): [
+            report("perfit", {"base": far, "stage1": near, "stage1+2": right}, stage1=1000, stage2=500),
+            report("perfit", {"base": far, "stage1": near, "stage1+2": near}, stage1=1000, stage2=500, seed=1),
+        ],
+        ("LaMP_3", "perfit-stage1"): [report("perfit-stage1", {"base": far, "stage1": near}, stage1=1000)],
+        ("LaMP_3", "lora-p"): [report("lora-p", {"base": far, "stage1+2": near}, stage2=9000)],
+        ("LaMP_3", "rag"): [report("rag", {"base": near}, payload=0)],
+    }
+
+
+def test_every_method_stands_in_the_tables_that_its_parameters_say(script, reports):
+    rows = script("scores.rows").rows(reports)
+    assert [(row["table"], row["method"], row["arm"]) for row in rows] == [
+        (2, "perfit", "stage1"), (2, "perfit-stage1", "stage1"), (2, "rag", "base"),
+        (3, "perfit", "stage1+2"), (3, "lora-p", "stage1+2"), (3, "rag", "base"),
+        (4, "perfit", "stage1+2"), (4, "perfit-stage1", "stage1"),
+    ]  # fmt: skip
+
+
+def test_means_deviations_parameters_and_bytes(script, reports):
+    rows = {(row["table"], row["method"]): row for row in script("scores.rows").rows(reports)}
+    perfit = rows[3, "perfit"]
+    # errors 0 0 0 with seed 0 and 1 0 1 with seed 1: MAE 0 and 2/3
+    assert perfit["scores"]["mae"] == {"mean": pytest.approx(1 / 3), "sd": pytest.approx((2 / 3) / 2**0.5)}
+    assert perfit["seeds"] == [0, 1] and perfit["parameters"] == 500
+    assert perfit["percent_of_base"] == pytest.approx(100 * 500 / 134_515_008)
+    assert perfit["less_than_oppu_percent"] == pytest.approx(100 * (1 - 500 / OPPU.private_parameters))
+    assert rows[2, "perfit"]["less_than_oppu_percent"] == pytest.approx(100 * (1 - 1000 / OPPU.federated_parameters))
+    both = OPPU.federated_parameters + OPPU.private_parameters
+    assert rows[4, "perfit"]["less_than_oppu_percent"] == pytest.approx(100 * (1 - 1500 / both))
+    assert perfit["payload_bytes"] == {"mean": 2048, "sd": 0} and rows[3, "lora-p"]["scores"]["mae"]["sd"] is None
+    assert rows[3, "rag"]["less_than_oppu_percent"] is None and rows[3, "rag"]["parameters"] == 0
+
+
+def test_differences_are_between_last_arms_of_the_same_task(script, reports):
+    gaps = script("scores.rows").differences(reports, "perfit")
+    assert {gap["theirs"] for gap in gaps} == {"perfit-stage1", "lora-p", "rag", "perfit, base", "perfit, stage1"}
+    assert {gap["metric"] for gap in gaps} == {"loss_per_token", "mae", "rmse"}
+    (mae,) = [gap for gap in gaps if gap["theirs"] == "lora-p" and gap["metric"] == "mae"]
+    assert mae["value"] == pytest.approx(1 / 3 - 2 / 3) and mae["users"] == 3
+    (own,) = [gap for gap in gaps if gap["theirs"] == "perfit, stage1" and gap["metric"] == "mae"]
+    assert own["value"] == pytest.approx(1 / 3 - 2 / 3)
+    assert script("scores.rows").differences(reports, "oppu") == []
+
+
+def test_an_arm_that_a_user_lacks_is_not_compared_and_costs_no_user(script, reports):
+    for one in reports["LaMP_3", "perfit"]:
+        del one["users"][0]["sums"]["stage1"]
+    gaps = script("scores.rows").differences(reports, "perfit")
+    assert "perfit, stage1" not in {gap["theirs"] for gap in gaps} and {gap["users"] for gap in gaps} == {3}
+
+
+def test_a_figures_dots_lie_on_the_side_that_is_better(script):
+    def gap(metric, value, theirs):
+        return {"ours": "perfit", "theirs": theirs, "metric": metric, "value": value, "low": value - 0.1,
+                "high": value + 0.1, "real": True}  # fmt: skip
+
+    figure = script("scores.figures").intervals(
+        [gap("mae", -0.5, "<oppu>"), gap("mae", 0.5, "rag"), gap("mae", float("nan"), "x")]
+    )
+    tree = ElementTree.fromstring(figure)
+    zero = float(tree.find("line").get("x1"))
+    dots = [(float(dot.get("cx")), dot.get("fill")) for dot in tree.iter("circle")]
+    assert len(dots) == 2 and dots[0][0] < zero < dots[1][0]
+    assert [colour for _, colour in dots] == ["var(--stage12)", "var(--swapped)"]
+    assert "left of the line: perfit is better" in figure and "&lt;oppu&gt;" in figure
+    assert "right of the line" in script("scores.figures").intervals([gap("rougeL", 0.1, "rag")])
+
+
+@pytest.fixture
+def results(script, reports):
+    scores = script("scores.rows")
+    return {
+        "run": {
+            "command": "python x <y>", "commits": ["abc"], "machine": "2 cores", "base_models": ["tiny (float32)"],
+            "data": "data", "seeds": [0, 1], "preset": "small",
+        },
+        "rows": scores.rows(reports),
+        "differences": scores.differences(reports, "perfit"),
+        "missing": [{"task": "LaMP_3", "method": "oppu", "seed": 0, "reason": "<b>broke</b> | here"}],
+    }  # fmt: skip
+
+
+def test_markdown_marks_the_best_mean_of_each_column_the_right_way_round(script, results):
+    text = script("scores.tables").markdown(results)
+    assert "| method | LaMP_3 MAE ↓ | LaMP_3 RMSE ↓ |" in text
+    table3 = text.partition("## Table 3.")[2].partition("\n## ")[0]
+    assert "| perfit | **0.3333 ± 0.4714** * |" in table3 and "| lora-p | 0.6667 |" in table3
+    losses = text.partition("## Table 3, loss per token")[2].partition("\n## ")[0]
+    assert "| method | LaMP_3 ↓ |" in losses and "| perfit | **1.0000 ± 0.0000** * |" in losses
+    assert "python x <y>" in text and "<b>broke</b> \\| here" in text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(line.endswith(" |") for line in lines)
+
+
+def test_the_page_is_one_file_with_escaped_words_and_no_request_to_anywhere(script, results):
+    page = script("scores.tables").html(results)
+    assert "&lt;b&gt;broke&lt;/b&gt;" in page and "<b>broke" not in page
+    tags = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append(tag)
+            assert not {"src", "href"} & {name for name, _ in attrs}
+
+    Reader().feed(page)
+    assert "script" not in tags and tags.count("table") == len(script("scores.tables").sections(results))
+
+
+def test_csv_has_a_row_per_table_method_and_metric(script, results, tmp_path):
+    script("console.files").write_csv(tmp_path / "results.csv", script("scores.tables").flat(results))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert len(rows) == 8 * 3
+    (one,) = [r for r in rows if (r["table"], r["method"], r["metric"]) == ("3", "perfit", "mae")]
+    assert float(one["mean"]) == pytest.approx(1 / 3) and one["seeds"] == "0 1" and one["parameters"] == "500"
+    (none,) = [r for r in rows if (r["table"], r["method"], r["metric"]) == ("3", "rag", "mae")]
+    assert none["sd"] == "" and none["less_than_oppu_percent"] == ""
