@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fed.methods import Method
-from fed.settings import settings as settings_module
+from fed.settings import paths
 from fed.settings.methods import METHODS
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
@@ -226,7 +226,7 @@ def test_an_absolute_output_folder_is_taken_as_it_is_and_a_tilde_is_home(config,
 
 def test_without_a_checkout_the_run_folder_is_under_the_working_directory(config, tmp_path, monkeypatch):
     """As on a device, where the package is installed and there is no `sims`."""
-    monkeypatch.setattr(settings_module, "__file__", str(tmp_path / "site-packages" / "fed" / "settings.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "fed" / "settings" / "paths.py"))
     monkeypatch.chdir(tmp_path)
     assert Settings.parse(config | {"output-dir": "out"}).run_folder(1) == tmp_path / "out" / "1"
 

@@ -19,7 +19,7 @@ from fed.edits.positions import Positions
 from fed.edits.stiefel import orthogonality_error
 from fed.forward.batching import Row, minibatches
 from fed.randomness import generator
-from fed.training import train as training
+from fed.training import gradients
 from fed.training.optimizer import axes_of
 from fed.training.plan import TrainSettings, UserResult
 from fed.training.train import train
@@ -182,13 +182,13 @@ def test_many_users_in_one_batch_get_what_each_gets_alone(tiny64, random_bank):
 
 
 def test_the_token_budget_splits_a_step_into_forward_passes_of_at_most_that_size(tiny64, random_bank, monkeypatch):
-    sizes, whole = [], training.completion_nll
+    sizes, whole = [], gradients.completion_nll
 
     def spy(model, batch, choose):
         sizes.append((batch.size, batch.input_ids.numel()))
         return whole(model, batch, choose)
 
-    monkeypatch.setattr(training, "completion_nll", spy)
+    monkeypatch.setattr(gradients, "completion_nll", spy)
     train(tiny64, random_bank(3), ROWS, [generator(0, d) for d in DRAWS], replace(SETTINGS, epochs=1), ALL)
     assert all(tokens <= 30 or rows == 1 for rows, tokens in sizes)
     assert len(sizes) > 3 and sum(rows for rows, _ in sizes) == 5 + 2 + 7
