@@ -114,7 +114,7 @@ def test_the_smallest_values_still_draw(command, tmp_path):
 def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp_path, tiny_base, capsys):
     """Real Flower and Ray on a tiny base: payloads as analysed, and the table and figure of scenario (d)."""
     pytest.importorskip("peft")
-    measured = importlib.import_module("comm_measured")
+    measured = importlib.import_module("communication.measured")
     tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-users": 4, "stage2-users": 3, "max-items": 3}
     monkeypatch.setattr(measured, "PLAN", measured.PLAN | tiny | {"max-queries": 1, "max-new-tokens": 4})
     monkeypatch.setattr(measured, "METHODS", ("perfit", "oppu"))
@@ -147,7 +147,7 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
 
 
 def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monkeypatch, tmp_path, capsys):
-    measured = importlib.import_module("comm_measured")
+    measured = importlib.import_module("communication.measured")
     wrong = {"method": "perfit", "phase": "stage1", "direction": "up", "measured_payload": 9, "analytic_payload": 8}
     run = {"method": "perfit", "messages": [wrong | {"equal": False}], "total_payload": 9, "private_parameters": 0}
     report = {"base_model": {"name": "x", "dtype": "x"}, "data": {"task": "x"}, "users": [], "git": "x"}

@@ -6,7 +6,6 @@ keys, in which devices are killed and strangers knock.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -22,15 +21,19 @@ import pytest
 import torch
 
 from fed.communication.ledger import DIRECTIONS, PHASES
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
 from fed.privacy.sealed import Secret
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL, SEALED, Vault
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "sims"))
-devices, device_farm, device_keys, processes, run = (
-    importlib.import_module(name) for name in ("devices", "device_farm", "device_keys", "processes", "run")
-)
+from farm import device as device_module
+from farm import farm as device_farm
+from farm import federation, keys
+from simulation import processes
+from simulation.apps import settings_of
+
 APP = REPOSITORY / "sims" / "lamp7"
 
 
@@ -182,7 +185,7 @@ class Hurt:
 
     def federate(self):
         try:
-            self.folder = devices.federate(self.farm, APP, self.overrides, self.settings)
+            self.folder = federation.federate(self.farm, APP, self.overrides, self.settings)
         except BaseException as problem:
             self.problem = problem
 
@@ -207,11 +210,13 @@ SLOW = pytest.mark.skipif(
 def hurt(tiny_base, folder):
     """Four devices: one killed in stage 1, one in stage 2, one restarted in stage 1, one well."""
     overrides = [short(tiny_base, folder / "hurt-runs", min_nodes=4, reply_timeout=40, max_new_tokens=0)]
-    settings = run.settings_of(APP, overrides)
-    corpus = devices.open_corpus(settings.data, devices.get_task(settings.task), seed=settings.seed)
+    settings = settings_of(APP, overrides)
+    corpus = open_corpus(settings.data, get_task(settings.task), seed=settings.seed)
     with device_farm.Farm(folder / "hurt") as farm:
         farm.start_server()
-        four = [devices.equip(farm, corpus, settings, user, encrypt=True) for user in devices.choose_users(corpus, 4)]
+        four = [
+            federation.equip(farm, corpus, settings, user, encrypt=True) for user in federation.choose_users(corpus, 4)
+        ]
         for device in four:
             farm.start(device)
         it = Hurt(farm, settings, overrides)
@@ -260,8 +265,8 @@ def test_killed_devices_take_part_again_in_the_next_run(hurt):
     for device in four[:2]:
         it.farm.start_until_connected(device)
     again = [it.overrides[0].replace("rounds=2", "rounds=1")]
-    settings = run.settings_of(APP, again)
-    report = json.loads((devices.federate(it.farm, APP, again, settings) / "report.json").read_text())
+    settings = settings_of(APP, again)
+    report = json.loads((federation.federate(it.farm, APP, again, settings) / "report.json").read_text())
     own = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
     assert len(own) == 4 and None not in own.values()
 
@@ -284,7 +289,7 @@ def ended(device, seconds: float = 60) -> str:
     device.process.wait(seconds)
     assert device.process.returncode != 0
     said = device.log.read_text(errors="replace")
-    assert device_farm.CONNECTED not in said and "PRIVATE KEY" not in said
+    assert device_module.CONNECTED not in said and "PRIVATE KEY" not in said
     return said
 
 
@@ -303,7 +308,7 @@ def test_a_registered_key_gets_in(guarded):
 
 def test_a_server_of_another_ca_is_not_talked_to(guarded, folder):
     device = stranger(guarded, "careful")
-    device_keys.make_server_keys(folder / "other-keys", ["localhost", device_farm.HOST])
+    keys.make_server_keys(folder / "other-keys", ["localhost", device_farm.HOST])
     device.extra = ["--root-certificates", str(folder / "other-keys" / "ca.crt"), "--max-retries", "1"]
     guarded.start(device)
     assert "CERTIFICATE_VERIFY_FAILED" in ended(device)
@@ -363,4 +368,4 @@ def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
     assert started.returncode == 130 and said.strip().splitlines()[-1] == "stopped"
     assert len(leaders) >= 3  # the SuperLink and both SuperNodes
     for leader in leaders:
-        assert processes.alive(device_farm._offspring(leader)) == []
+        assert processes.alive(processes.offspring(leader)) == []

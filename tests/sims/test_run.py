@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from simulation import apps
+from simulation import apps, wall_clock
 
 from fed.privacy.vault import PERSONAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "sims"))
-
-import run  # noqa: E402
 
 
 def sims_run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +62,7 @@ def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_bas
 
 
 def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond_an_allowance(monkeypatch):
-    clock = run.wall_clock
+    clock = wall_clock
     report = {
         "began": "2026-11-24T10:00:00.000+00:00",
         "seconds": {"total": 80.0, "greeting": 10.0, "clients": 60.0},

@@ -1,17 +1,11 @@
 """The proxy passes everything unchanged and counts each byte once, by exchange."""
 
-import importlib
 import socket
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "sims"))
-counting_proxy = importlib.import_module("counting_proxy")
-device_traffic = importlib.import_module("device_traffic")
+from farm import counting_proxy, traffic
 
 
 @pytest.fixture
@@ -83,7 +77,7 @@ def test_large_messages_are_compared_apart_from_the_small_ones(tmp_path):
     )
     exchange = counting_proxy.Exchange
     seen = {"a": [exchange("/pull", 900, 201_000), exchange("/push", 1000, 300), exchange("/poll", 500, 200)]}
-    measured = device_traffic.compare(seen, ledger, flower={"total-bytes": 5}, tls=False)
+    measured = traffic.compare(seen, ledger, flower={"total-bytes": 5}, tls=False)
     down, up = measured["devices"]["a"]["down"], measured["devices"]["a"]["up"]
     assert (down["measured"], down["ledger"], down["messages"]) == (201_500, 200_040, 2)
     assert down["large"] == {"measured": 201_000, "ledger": 200_000}
@@ -93,13 +87,13 @@ def test_large_messages_are_compared_apart_from_the_small_ones(tmp_path):
         "/push",
         "/poll",
     ]  # what carries a large object is not small
-    assert "1.005" in device_traffic.table(measured) and "201,500" in device_traffic.table(measured)
-    assert "paths" not in device_traffic.compare(seen, ledger, tls=True)
+    assert "1.005" in traffic.table(measured) and "201,500" in traffic.table(measured)
+    assert "paths" not in traffic.compare(seen, ledger, tls=True)
 
 
 def test_the_small_exchanges_of_a_kind_are_summed_up_and_told_by_their_median():
     exchange = counting_proxy.Exchange
     seen = [exchange("/v1/fleet/pull-messages", 850, 128)] * 2 + [exchange("/v1/fleet/pull-messages", 854, 9_000)]
-    (polling,) = device_traffic.small([*seen, exchange("/v1/fleet/pull-object", 900, device_traffic.LARGE + 1)])
+    (polling,) = traffic.small([*seen, exchange("/v1/fleet/pull-object", 900, traffic.LARGE + 1)])
     assert (polling["exchanges"], polling["up"], polling["down"]) == (3, 2554, 9_256)
     assert (polling["median_up"], polling["median_down"]) == (850, 128)

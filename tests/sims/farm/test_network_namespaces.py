@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -17,10 +16,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(REPOSITORY / "sims"))
-devices, network_namespaces, counting_proxy, processes = (
-    importlib.import_module(name) for name in ("devices", "network_namespaces", "counting_proxy", "processes")
-)
+from farm import counting_proxy, network_namespaces
+from simulation import processes
+
 WHY_NOT = network_namespaces.problem()
 real = pytest.mark.skipif(bool(WHY_NOT), reason=f"no network namespaces here: {WHY_NOT}")
 FRAME = 66  # Ethernet 14, IP 20, TCP with timestamps 32
@@ -158,11 +156,11 @@ def test_two_farms_at_a_time_share_no_name(two):
 UNPRIVILEGED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-import devices
+from farm import federation
 if os.geteuid() == 0:
     os.setuid(65534)
-print(devices.use_namespaces(None))
-devices.use_namespaces(True)
+print(federation.use_namespaces(None))
+federation.use_namespaces(True)
 """
 
 
