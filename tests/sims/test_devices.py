@@ -19,6 +19,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from farm import device as device_module
+from farm import farm as device_farm
+from farm import federation, keys
+from simulation import processes
+from simulation.apps import settings_of
 
 from fed.communication.ledger import DIRECTIONS, PHASES
 from fed.lamp.records import open_corpus
@@ -28,11 +33,6 @@ from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL, SEALED, Vault
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-from farm import device as device_module
-from farm import farm as device_farm
-from farm import federation, keys
-from simulation import processes
-from simulation.apps import settings_of
 
 APP = REPOSITORY / "sims" / "lamp7"
 

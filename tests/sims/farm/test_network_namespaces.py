@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 from farm import counting_proxy, network_namespaces
 from simulation import processes
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 WHY_NOT = network_namespaces.problem()
 real = pytest.mark.skipif(bool(WHY_NOT), reason=f"no network namespaces here: {WHY_NOT}")
