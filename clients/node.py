@@ -24,11 +24,11 @@ from fed.base.facts import Facts
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, tokenize
 from fed.lamp import submission
-from fed.lamp.cohorts import Roster, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
+from fed.lamp.cohorts import Roster, Wording, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.own_history import open_history
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import Pair, Task, get_task
-from fed.lamp.user import User
+from fed.lamp.user import Query, User
 from fed.methods import Method, Trained, UserRows
 from fed.privacy.vault import Vault
 from fed.prompts.before_rows import Prompts
@@ -50,7 +50,8 @@ class Node:
             self.corpus = open_history(config.history, self.task, config.user_id)
         else:
             self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
-        everyone = roster(self.corpus, self._rows_by)
+        by = self._rows_by
+        everyone = roster(self.corpus, cohorts=by.cohorts, stage1_users=by.stage1_users, stage2_users=by.stage2_users)
         if config.user_id is not None:
             own = config.user_id
             if own not in everyone.everyone:
@@ -97,19 +98,35 @@ class Node:
     def stage1_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        return UserRows(user, self._rows(user, prompts, stage1_pairs(self.task, record, self._rows_by, prompts)))
+        return UserRows(user, self._rows(user, prompts, self._stage1_pairs(record, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        return UserRows(user, self._rows(user, prompts, stage2_pairs(self.task, record, self._rows_by, prompts)))
+        return UserRows(user, self._rows(user, prompts, self._stage2_pairs(record, prompts)))
 
     def test_user(self, user: str) -> TestUser:
         record = self.corpus.user(user)
         prompts = self._prompts(user)
-        asked = test_pairs(self.task, record, self._rows_by, prompts)
-        rows = self._rows(user, prompts, [pair for _, pair in asked])
-        return TestUser(user, [query for query, _ in asked], rows)
+        questions = self._test_pairs(record, prompts)
+        rows = self._rows(user, prompts, [pair for _, pair in questions])
+        return TestUser(user, [query for query, _ in questions], rows)
+
+    def _stage1_pairs(self, user: User, wording: Wording | None = None) -> list[Pair]:
+        by = self._rows_by
+        return stage1_pairs(
+            self.task, user, cohorts=by.cohorts, max_items=by.max_items, held_out=by.held_out, wording=wording
+        )
+
+    def _stage2_pairs(self, user: User, wording: Wording | None = None) -> list[Pair]:
+        by = self._rows_by
+        return stage2_pairs(self.task, user, max_items=by.max_items, held_out=by.held_out, wording=wording)
+
+    def _test_pairs(self, user: User, wording: Wording | None = None) -> list[tuple[Query, Pair]]:
+        by = self._rows_by
+        return test_pairs(
+            self.task, user, cohorts=by.cohorts, max_queries=by.max_queries, held_out=by.held_out, wording=wording
+        )
 
     @property
     def is_simulated(self) -> bool:
@@ -151,7 +168,7 @@ class Node:
     def _seen(self, user_id: str) -> User:
         """The user as training may see it, without the history's held-out items."""
         user = self.corpus.user(user_id)
-        return replace(user, profile=history(user, self.settings))
+        return replace(user, profile=history(user, held_out=self.settings.held_out))
 
     def _prompts(self, user_id: str) -> Task | Prompts:
         """How this user's rows are worded: by the task alone, or after retrieved items and a profile text."""
@@ -184,13 +201,13 @@ class Node:
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
-        s, task = self._rows_by, self.task
-        ones, twos = [], []
+        ones: list[list[object]] = []
+        twos: list[list[object]] = []
         for user in self.roster.stage1:
-            ones.append([user, len(stage1_pairs(task, self.corpus.user(user), s))])
+            ones.append([user, len(self._stage1_pairs(self.corpus.user(user)))])
         for user in self.roster.stage2:
             record = self.corpus.user(user)
-            twos.append([user, len(stage2_pairs(task, record, s)), len(test_pairs(task, record, s))])
+            twos.append([user, len(self._stage2_pairs(record)), len(self._test_pairs(record))])
         return {"stage1": ones, "stage2": twos}
 
 

@@ -24,7 +24,7 @@ from console import leaving, terminal
 from console.command import Parser
 from console.files import write_json
 
-from fed.communication import ledger
+from fed.base.skeleton import PRESETS
 from fed.communication.costs import PAPER_RANKS
 from fed.communication.wire import WIRE_DTYPES
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--model",
         default="llama-2-7b",
-        help=f"{', '.join(ledger.PRESETS)}, a folder with a config.json, or a hub id (default: %(default)s)",
+        help=f"{', '.join(PRESETS)}, a folder with a config.json, or a hub id (default: %(default)s)",
     )
     analysed = p.add_argument_group("what is analysed (the measured runs are small and the same for every method)")
     analysed.add_argument(

@@ -11,13 +11,12 @@ Deliberately absent: optimizer state and activations, which never leave the devi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fed.base.skeleton import Skeleton
 from fed.communication.wire import bytes_per_number
 from fed.edits.loreft import EditShape
-from fed.settings.settings import Settings
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -90,29 +89,32 @@ def perfit(base: Skeleton, ranks: tuple[int, int] = PAPER_RANKS, *, biases: bool
     return Cost("perfit", federated=collective, private=private)
 
 
-def perfit_of(settings: Settings, base: Skeleton) -> Cost:
-    """PerFit as a run with these settings makes it: its layers times its ranks. Raises SettingsError."""
-    layers = settings.edited_layers(base.layers)
-    stages = [EditShape(layers, r, base.hidden_size) for r in (settings.stage1_rank, settings.stage2_rank)]
-    return Cost("perfit", federated=stages[0].tensors(), private=stages[1].tensors())
+def perfit_of(base: Skeleton, *, layers: Sequence[int], ranks: tuple[int, int]) -> Cost:
+    """PerFit as a run trains and sends it.
+
+    Args:
+        layers: the blocks edited.
+        ranks: of one layer, in stages 1 and 2 (`perfit` takes their sums over layers).
+    """
+    collective, private = (EditShape(tuple(layers), rank, base.hidden_size).tensors() for rank in ranks)
+    return Cost("perfit", federated=collective, private=private)
 
 
-def of_run(settings: Settings, base: Skeleton) -> Cost:
-    """The tensors of a run's method at the run's own layers and ranks. Raises ValueError as `cost` does."""
-    layers, method = settings.edited_layers(base.layers), settings.method
+def of_run(method: str, base: Skeleton, *, layers: Sequence[int], ranks: tuple[int, int]) -> Cost:
+    """The tensors of any method that a run can choose. Arguments as of `perfit_of`; raises ValueError as `cost`."""
+    stage1, stage2 = ranks
 
     def edit(rank: int) -> Shapes:
-        return EditShape(layers, rank, base.hidden_size).tensors()
+        return EditShape(tuple(layers), rank, base.hidden_size).tensors()
 
     if method == "perfit":
-        return perfit_of(settings, base)
+        return perfit_of(base, layers=layers, ranks=ranks)
     if method == "perfit-stage1":
-        return Cost(method, federated=edit(settings.stage1_rank))
+        return Cost(method, federated=edit(stage1))
     if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
-        return Cost(method, federated=edit(settings.stage1_rank), private=edit(settings.stage1_rank))
+        return Cost(method, federated=edit(stage1), private=edit(stage1))
     if method in ("reft-p", "reft-cp"):
-        both = settings.stage1_rank if method == "reft-cp" else 0
-        return Cost(method, private=edit(both + settings.stage2_rank))
+        return Cost(method, private=edit((stage1 if method == "reft-cp" else 0) + stage2))
     if method == "stylevector":
         return Cost(method, private={"style": (base.hidden_size,)})
     if method in ("non-personalized", "rag", "pag"):

@@ -1,8 +1,7 @@
-"""Every byte that crosses: which user, which phase and round, which way; analytic costs beside measured ones.
+"""Every byte that crosses, measured: which user, which phase and round, which way; filled message by message.
 
-Measured: `Ledger`, filled message by message. Analytic, from a model's configuration alone and re-exported here:
-what each method's tensors weigh (`fed.communication.costs`), what that makes in training, storage and serving
-(`fed.communication.traffic`), and published numbers recomputed (`fed.communication.published`).
+What a model's configuration alone says is beside it: what each method's tensors weigh (`fed.communication.costs`), what
+that makes in training, storage and serving (`traffic`), and published numbers recomputed (`published`).
 
 Three sizes, always named: **payload**, the bytes of tensors; **record**, what the array record serializes to
 (headers and keys too); **wire**, what the transport ships for the message. Users that share a message count one by
@@ -15,34 +14,6 @@ import csv
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-from fed.base.skeleton import PRESETS, Skeleton, SkeletonError, skeleton
-from fed.communication.costs import METHODS, Cost, cost
-from fed.communication.published import flowertune_budget, mean_reduction_percent, paper_table
-from fed.communication.traffic import CROWDS, UPLINKS, federated_traffic, serving, storage
-
-__all__ = [
-    "CROWDS",
-    "DIRECTIONS",
-    "METHODS",
-    "PHASES",
-    "PRESETS",
-    "SIZES",
-    "UPLINKS",
-    "Cost",
-    "Entry",
-    "Ledger",
-    "Skeleton",
-    "SkeletonError",
-    "cost",
-    "federated_traffic",
-    "flowertune_budget",
-    "mean_reduction_percent",
-    "paper_table",
-    "serving",
-    "skeleton",
-    "storage",
-]
 
 PHASES = ("stage1", "stage2", "evaluate")
 DIRECTIONS = ("down", "up")

@@ -8,19 +8,26 @@
 With held-out = n the last n items of each history are the test instead, and no stage trains on them: settings are
 searched there, so that a test query decides nothing.
 
-All of this depends on the data and the settings alone, so every node works it out the same way.
+All of this depends on the data and plain arguments alone, so every node works it out the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from fed.lamp.records import Corpus
 from fed.lamp.tasks import Pair, Task
 from fed.lamp.user import Query, User
-from fed.prompts.before_rows import Prompts
-from fed.settings.settings import Settings
+
+
+class Wording(Protocol):
+    """How a user's rows are put into words: by the task alone (`fed.lamp.tasks.Task`), or with more before them."""
+
+    def query_pair(self, query: Query) -> Pair: ...
+
+    def history_pair(self, item: Mapping[str, str]) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,21 @@ class Roster:
         return tuple(sorted({*self.stage1, *self.stage2}))
 
 
-def roster(corpus: Corpus, settings: Settings) -> Roster:
-    """The run's users; stage1-users and stage2-users keep the first so many by id (0 keeps all).
+def roster(corpus: Corpus, *, cohorts: str, stage1_users: int = 0, stage2_users: int = 0) -> Roster:
+    """The run's users.
+
+    Args:
+        cohorts: "paper" or "all".
+        stage1_users: how many federate, the first by id; 0 keeps all.
+        stage2_users: how many personalize and are tested, the first by id; 0 keeps all.
 
     Raises:
         ValueError: a cohort is empty.
     """
     others, test = corpus.cohorts["others"], corpus.cohorts["test"]
-    if settings.cohorts == "all":
+    if cohorts == "all":
         others = test = tuple(sorted({*others, *test}))
-    picked = Roster(_first(others, settings.stage1_users), _first(test, settings.stage2_users))
+    picked = Roster(_first(others, stage1_users), _first(test, stage2_users))
     for stage, users in (("1", picked.stage1), ("2", picked.stage2)):
         if not users:
             raise ValueError(f"{corpus.source}: stage {stage} needs at least one user, and the data has none for it")
@@ -61,54 +73,68 @@ def block(users: Sequence[str], part: int, parts: int) -> tuple[str, ...]:
     return tuple(users[part * len(users) // parts : (part + 1) * len(users) // parts])
 
 
-def stage1_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
-    """What a user's share of the collective edit is trained on; at most max-items, the latest.
+def stage1_pairs(
+    task: Task, user: User, *, cohorts: str, max_items: int = 0, held_out: int = 0, wording: Wording | None = None
+) -> list[Pair]:
+    """What a user's share of the collective edit is trained on.
 
-    prompts: how the user's rows are worded; None: by the task alone.
+    Args:
+        cohorts: "paper" or "all".
+        max_items: how many rows at most, the latest; 0 keeps all.
+        held_out: so many last items of the history are left out.
+        wording: how the rows are put into words; None: by the task alone.
     """
-    prompts = prompts or task
-    if settings.cohorts == "all" and task.source_field is not None:
-        return stage2_pairs(task, user, settings, prompts)
-    queries = user.queries if settings.cohorts == "paper" else user.queries[: len(user.queries) // 2]
-    return [prompts.query_pair(query) for query in queries[-settings.max_items :]]
+    if cohorts == "all" and task.source_field is not None:
+        return stage2_pairs(task, user, max_items=max_items, held_out=held_out, wording=wording)
+    queries = user.queries if cohorts == "paper" else user.queries[: len(user.queries) // 2]
+    return [(wording or task).query_pair(query) for query in queries[-max_items:]]
 
 
-def stage2_pairs(task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None) -> list[Pair]:
-    """What a user's private edit is trained on: the history; at most max-items, the latest."""
-    return [(prompts or task).history_pair(item) for item in history(user, settings)[-settings.max_items :]]
+def stage2_pairs(
+    task: Task, user: User, *, max_items: int = 0, held_out: int = 0, wording: Wording | None = None
+) -> list[Pair]:
+    """What a user's private edit is trained on, the history. Arguments as of `stage1_pairs`."""
+    return [(wording or task).history_pair(item) for item in history(user, held_out=held_out)[-max_items:]]
 
 
-def history(user: User, settings: Settings) -> tuple[Mapping[str, str], ...]:
-    """The user's profile without what is held out; the first item always stays."""
-    return user.profile[: _kept(user, settings)]
+def history(user: User, *, held_out: int = 0) -> tuple[Mapping[str, str], ...]:
+    """The user's profile without its `held_out` last items; the first item always stays."""
+    return user.profile[: _trained_items(user, held_out)]
 
 
-def _kept(user: User, settings: Settings) -> int:
-    return max(1, len(user.profile) - settings.held_out)
+def _trained_items(user: User, held_out: int) -> int:
+    return max(1, len(user.profile) - held_out)
 
 
 def test_pairs(
-    task: Task, user: User, settings: Settings, prompts: Task | Prompts | None = None
+    task: Task, user: User, *, cohorts: str, max_queries: int = 0, held_out: int = 0, wording: Wording | None = None
 ) -> list[tuple[Query, Pair]]:
-    """What a user is tested on, with its prompt and gold; at most max-queries, the first (0 keeps all).
+    """What a user is tested on, with its prompt and gold.
+
+    Args:
+        cohorts: "paper" or "all".
+        max_queries: how many at most, the first; 0 keeps all.
+        held_out: so many last items of the history are asked in place of the queries; 0 asks the queries.
+        wording: how the rows are put into words; None: by the task alone.
 
     Raises:
         ValueError: items are held out, and the history has one alone.
     """
-    prompts = prompts or task
-    if settings.held_out:
+    words = wording or task
+    if held_out:
         if len(user.profile) < 2:
             raise ValueError(f"held-out needs histories of two items at least, and that of {user.user_id!r} has one")
-        pairs = [(_asked(task, item), prompts.history_pair(item)) for item in user.profile[_kept(user, settings) :]]
+        items = user.profile[_trained_items(user, held_out) :]
+        pairs = [(_as_query(task, item), words.history_pair(item)) for item in items]
     else:
         queries = user.queries
-        if settings.cohorts == "all" and task.source_field is None:
+        if cohorts == "all" and task.source_field is None:
             queries = queries[len(queries) // 2 :]
-        pairs = [(query, prompts.query_pair(query)) for query in queries]
-    return pairs[: settings.max_queries or None]
+        pairs = [(query, words.query_pair(query)) for query in queries]
+    return pairs[: max_queries or None]
 
 
-def _asked(task: Task, item: Mapping[str, str]) -> Query:
+def _as_query(task: Task, item: Mapping[str, str]) -> Query:
     """A history item as a query: the instruction and its text; a bare tweet has none."""
     text = "" if task.source_field is None else item[task.source_field]
     return Query(item["id"], f"{task.instruction}{text}", item[task.target_field])

@@ -11,7 +11,7 @@ from fed.base.device import choose_device, choose_dtype
 from fed.base.skeleton import skeleton
 from fed.lamp.cohorts import roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.records import open_corpus
-from fed.lamp.tasks import get_task
+from fed.lamp.tasks import Pair, get_task
 from fed.settings.settings import Settings
 
 # Seconds on two cores AMD EPYC with AVX512-BF16, bfloat16, SmolLM2-135M: for the plan alone, corrected as cells finish.
@@ -38,15 +38,26 @@ def work(chosen: Settings) -> Work:
     """What a run trains on and answers. Raises ValueError for bad data."""
     task = get_task(chosen.task)
     corpus = open_corpus(chosen.data_source, task, seed=chosen.seed)
-    users = roster(corpus, chosen)
+    users = roster(corpus, cohorts=chosen.cohorts, stage1_users=chosen.stage1_users, stage2_users=chosen.stage2_users)
+    cohorts, items, queries, held_out = chosen.cohorts, chosen.max_items, chosen.max_queries, chosen.held_out
 
     def tokens(*texts: str) -> float:
         return min(sum(map(len, texts)) / CHARACTERS_A_TOKEN, chosen.max_length)
 
-    one = sum(tokens(*p) for user in users.stage1 for p in stage1_pairs(task, corpus.user(user), chosen))
-    two = sum(tokens(*p) for user in users.stage2 for p in stage2_pairs(task, corpus.user(user), chosen))
-    asked = [pair for user in users.stage2 for _, pair in test_pairs(task, corpus.user(user), chosen)]
-    return Work(one, two, sum(tokens(pair.prompt) for pair in asked), len(asked))
+    def stage1(user: str) -> list[Pair]:
+        return stage1_pairs(task, corpus.user(user), cohorts=cohorts, max_items=items, held_out=held_out)
+
+    def stage2(user: str) -> list[Pair]:
+        return stage2_pairs(task, corpus.user(user), max_items=items, held_out=held_out)
+
+    def tested(user: str) -> list[Pair]:
+        questions = test_pairs(task, corpus.user(user), cohorts=cohorts, max_queries=queries, held_out=held_out)
+        return [pair for _, pair in questions]
+
+    one = sum(tokens(*pair) for user in users.stage1 for pair in stage1(user))
+    two = sum(tokens(*pair) for user in users.stage2 for pair in stage2(user))
+    prompts = [tokens(pair.prompt) for user in users.stage2 for pair in tested(user)]
+    return Work(one, two, sum(prompts), len(prompts))
 
 
 def seconds(cell: Cell, load: Work) -> float:

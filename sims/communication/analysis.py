@@ -7,7 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from communication.tables import Report
-from fed.communication import ledger
+from fed.base.skeleton import skeleton
+from fed.communication.costs import METHODS, Cost, cost
+from fed.communication.published import flowertune_budget, mean_reduction_percent, paper_table
+from fed.communication.traffic import CROWDS, UPLINKS, federated_traffic, serving, storage
 
 
 def analyse(options: argparse.Namespace) -> Report:
@@ -18,16 +21,16 @@ def analyse(options: argparse.Namespace) -> Report:
         raise ValueError(f"sum-ranks must be two whole numbers such as 64,32, got {options.sum_ranks!r}") from None
     plan: dict[str, Any] = {"users": options.users, "rounds": options.rounds, "fraction": options.fraction}
     uses, dtype = options.uses_per_day, options.wire_dtype
-    nothing = ledger.Cost("nothing")  # a bad number is told before seconds go into building models
-    ledger.federated_traffic(nothing, **plan)
-    ledger.serving(nothing, uses_per_day=uses, uplink=ledger.UPLINKS[0])
-    base = ledger.skeleton(options.model)
-    costs = [ledger.cost(method, base, ranks=(first, second)) for method in ledger.METHODS]
-    mean, budget = ledger.mean_reduction_percent(), ledger.flowertune_budget()
+    nothing = Cost("nothing")  # a bad number is told before seconds go into building models
+    federated_traffic(nothing, **plan)
+    serving(nothing, uses_per_day=uses, uplink=UPLINKS[0])
+    base = skeleton(options.model)
+    costs = [cost(method, base, ranks=(first, second)) for method in METHODS]
+    mean, budget = mean_reduction_percent(), flowertune_budget()
     return {
         "model": {key: getattr(base, key) for key in ("name", "parameters", "hidden_size", "layers")},
         "settings": plan | {"wire_dtype": dtype, "sum_ranks": [first, second], "uses_per_day": uses},
-        "paper_table": ledger.paper_table(),
+        "paper_table": paper_table(),
         "paper_mean_reduction_percent": mean,
         "flowertune": budget,
         "methods": [
@@ -42,18 +45,14 @@ def analyse(options: argparse.Namespace) -> Report:
             for c in costs
         ],
         "scenarios": {
-            "federated": [
-                {"method": c.method} | asdict(ledger.federated_traffic(c, dtype=dtype, **plan)) for c in costs
-            ],
+            "federated": [{"method": c.method} | asdict(federated_traffic(c, dtype=dtype, **plan)) for c in costs],
             "storage": [
-                {"method": c.method} | asdict(ledger.storage(c, users=users, dtype=dtype))
-                for c in costs
-                for users in ledger.CROWDS
+                {"method": c.method} | asdict(storage(c, users=users, dtype=dtype)) for c in costs for users in CROWDS
             ],
             "serving": [
-                {"method": c.method} | asdict(ledger.serving(c, uses_per_day=uses, uplink=uplink, dtype=dtype))
+                {"method": c.method} | asdict(serving(c, uses_per_day=uses, uplink=uplink, dtype=dtype))
                 for c in costs
-                for uplink in ledger.UPLINKS
+                for uplink in UPLINKS
             ],
         },
         "notes": [

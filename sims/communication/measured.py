@@ -19,7 +19,7 @@ from simulation import app_run
 from simulation.apps import SIMS
 
 from fed.base.skeleton import Skeleton, skeleton
-from fed.communication.costs import Cost, cost, perfit_of
+from fed.communication.costs import Cost, of_run
 from fed.communication.ledger import DIRECTIONS, PHASES
 from fed.communication.wire import WIRE_DTYPES
 from fed.settings.settings import Settings
@@ -100,7 +100,8 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
     file = SIMS / report["app"] / "pyproject.toml"
     defaults = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     settings = Settings.parse({**defaults, **report["settings"]})
-    weight = perfit_of(settings, base) if report["method"] == "perfit" else cost(report["method"], base)
+    layers, ranks = settings.edited_layers(base.layers), (settings.stage1_rank, settings.stage2_rank)
+    weight = of_run(report["method"], base, layers=layers, ranks=ranks)
     one = weight.federated_bytes(settings.wire_dtype)
     payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}
     return weight, payloads | {("stage1", "down"): one, ("stage1", "up"): one, (HAND_OUT, "down"): one}

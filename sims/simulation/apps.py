@@ -92,4 +92,4 @@ def preflight(settings: Settings) -> None:
 
     sources.check(settings.base_source)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
-    roster(corpus, settings)
+    roster(corpus, cohorts=settings.cohorts, stage1_users=settings.stage1_users, stage2_users=settings.stage2_users)

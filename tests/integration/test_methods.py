@@ -34,7 +34,9 @@ ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
 def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     run = settings(method=method, wire_dtype=wire_dtype, fraction=0.5, max_new_tokens=3)
     report, grid, folder = federate(run, 2)
-    cost = costs.of_run(run, base_model.load(run.base_source).skeleton)
+    base = base_model.load(run.base_source).skeleton
+    layers, ranks = run.edited_layers(base.layers), (run.stage1_rank, run.stage2_rank)
+    cost = costs.of_run(method, base, layers=layers, ranks=ranks)
     one = cost.federated_bytes(wire_dtype)
     trained = sum(row["users"] for row in report["rounds"])
     assert trained == (6 if one else 0)  # two rounds of half of six users

@@ -1,6 +1,5 @@
 """Analytic costs against the paper's tables, published budgets, shapes worked out by hand, our edits and PEFT."""
 
-import dataclasses
 import math
 import tomllib
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from fed.base.skeleton import PRESETS, SkeletonError, skeleton
-from fed.communication import costs, ledger, wire
+from fed.communication import costs, wire
 from fed.communication.published import flowertune_budget, mean_reduction_percent, paper_table
 from fed.communication.traffic import federated_traffic, serving, storage
 from fed.edits.loreft import EditBank, EditShape
@@ -125,16 +124,10 @@ def test_bytes_are_numbers_times_the_wire_dtypes_size(dtype, size):
     assert cost.private_bytes(dtype) == cost.private_parameters * size
 
 
-def lamp7(**changes):
-    config = tomllib.loads(APP.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    return dataclasses.replace(Settings.parse(config), **changes)
-
-
 @pytest.mark.parametrize("dtype", wire.WIRE_DTYPES)
 def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
-    settings = lamp7(layers="1,3,8", stage1_rank=5, stage2_rank=2)
     base = skeleton("smollm2-135m")
-    cost = costs.perfit_of(settings, base)
+    cost = costs.perfit_of(base, layers=(1, 3, 8), ranks=(5, 2))
     for rank, analytic in ((5, cost.federated_bytes(dtype)), (2, cost.private_bytes(dtype))):
         shape = EditShape((1, 3, 8), rank, base.hidden_size)
         edit = EditBank.identity(shape, [torch.Generator()]).tensors(0)
@@ -144,10 +137,10 @@ def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
 
 def test_perfit_by_sum_of_ranks_weighs_what_its_layers_times_rank_weigh():
     base = skeleton("smollm2-135m")
-    by_settings = costs.perfit_of(lamp7(layers="10,16,22", stage1_rank=8, stage2_rank=4), base)
+    by_layers = costs.perfit_of(base, layers=(10, 16, 22), ranks=(8, 4))
     by_sum = costs.cost("perfit", base, ranks=(24, 12))
-    assert by_sum.federated_parameters == by_settings.federated_parameters == 24 * (2 * 576 + 1)
-    assert by_sum.private_parameters == by_settings.private_parameters == 12 * (2 * 576 + 1)
+    assert by_sum.federated_parameters == by_layers.federated_parameters == 24 * (2 * 576 + 1)
+    assert by_sum.private_parameters == by_layers.private_parameters == 12 * (2 * 576 + 1)
 
 
 def test_leaving_out_rank_biases_leaves_out_one_number_a_rank():
@@ -158,8 +151,10 @@ def test_leaving_out_rank_biases_leaves_out_one_number_a_rank():
 
 
 def test_all_layers_of_the_settings_are_the_models_own():
-    cost = costs.perfit_of(lamp7(layers="all", stage1_rank=1), skeleton("qwen2.5-0.5b"))
-    assert cost.federated["R"] == (24, 1, 896)
+    config = tomllib.loads(APP.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    base = skeleton("qwen2.5-0.5b")
+    layers = Settings.parse(config | {"layers": "all"}).edited_layers(base.layers)
+    assert costs.perfit_of(base, layers=layers, ranks=(1, 4)).federated["R"] == (24, 1, 896)
 
 
 def test_federated_traffic_adds_up_message_by_message():
@@ -245,11 +240,6 @@ def test_a_configuration_that_makes_no_causal_lm_is_one_clear_line(tmp_path, tex
     assert "\n" not in str(caught.value)
 
 
-def test_the_ledger_offers_the_analysis_beside_the_measurement():
-    assert ledger.cost is costs.cost and ledger.skeleton is skeleton and ledger.paper_table is paper_table
-    assert all(hasattr(ledger, name) for name in ledger.__all__)
-
-
 @pytest.mark.parametrize("method", [name for name in costs.METHODS if name != "perfit"])
 def test_peft_trains_exactly_the_parameters_that_the_analysis_says(tiny_llama, tmp_path, method):
     peft = pytest.importorskip("peft")
@@ -287,11 +277,10 @@ def test_peft_trains_exactly_the_parameters_that_the_analysis_says(tiny_llama, t
 )
 def test_a_runs_method_costs_its_ranks_over_its_layers(method, federated, private):
     """d = 576, three layers, ranks 8 and 4: 2 d Σr + Σr numbers; LoRA on 30 blocks' q (576 → 576) and v (576 → 192)."""
-    run = lamp7(method=method, layers="10,16,22", stage1_rank=8, stage2_rank=4)
-    cost = costs.of_run(run, skeleton("smollm2-135m"))
+    cost = costs.of_run(method, skeleton("smollm2-135m"), layers=(10, 16, 22), ranks=(8, 4))
     assert (cost.method, cost.federated_parameters, cost.private_parameters) == (method, federated, private)
 
 
 def test_every_method_that_runs_has_an_analysis():
     for method in METHODS:
-        assert costs.of_run(lamp7(method=method), skeleton("smollm2-135m")).method == method
+        assert costs.of_run(method, skeleton("smollm2-135m"), layers=(10,), ranks=(8, 4)).method == method
