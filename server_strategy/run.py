@@ -11,6 +11,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fed import methods
+from fed.atomic_write import write_text
 from fed.communication.ledger import Ledger
 from fed.privacy.tensor_files import save_tensors
 from fed.privacy.vault import NO_COLLECTIVE
@@ -55,7 +56,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
 
     def on_round(row: dict[str, Any]) -> None:
         rounds.append(row)
-        report.write_text(folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in rounds))
+        write_text(folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in rounds))
         failed = f", {row['failed']} failed" if row["failed"] else ""
         say(
             f"stage 1: round {row['round']}/{settings.rounds} · {row['users']} users{failed} · "
@@ -117,7 +118,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
     )
     ledger.write_csv(folder / "bytes.csv")
     page.write_page(done, folder / "report.html")
-    report.write_text(folder / "report.json", report.as_json(done))
+    write_text(folder / "report.json", report.as_json(done))
     say(tables.render([tables.arms_table(done), tables.bytes_table(done)]))
     say(f"report: {folder / 'report.json'}")
     return done

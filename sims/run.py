@@ -81,7 +81,8 @@ def main() -> int:
         return 1
     found = json.loads(report.read_text(encoding="utf-8"))
     if "clients" in found["seconds"]:
-        from server_strategy.report.report import as_json, write_text
+        from fed.atomic_write import write_text
+        from server_strategy.report.report import as_json
 
         found["seconds"]["command"] = parts = wall_clock.account(found, began, time.time())
         write_text(report, as_json(found))

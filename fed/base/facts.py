@@ -7,12 +7,12 @@ costs neither transformers' model code nor the weights (about half of such a mes
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fed.atomic_write import write_text
 from fed.base import sources
 from fed.base.device import choose_device, choose_dtype
 from fed.base.model import BaseModel, load
@@ -47,9 +47,7 @@ def facts(source: str, *, device: str = "auto", dtype: str = "auto") -> Facts:
     found = of(load(source, device=device, dtype=dtype))
     with suppress(OSError):  # a cache that cannot be written costs time, no more
         path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f".{path.name}.{os.getpid()}")
-        building.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        os.replace(building, path)
+        write_text(path, json.dumps(asdict(found)))
     return found
 
 

@@ -11,9 +11,10 @@ one, each as if alone on its device.
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from fed.atomic_write import writing
 
 PHASES = ("stage1", "stage2", "evaluate")
 DIRECTIONS = ("down", "up")
@@ -56,9 +57,7 @@ class Ledger:
 
     def write_csv(self, path: Path) -> None:
         """All entries, one a line, atomically."""
-        building = path.with_name(f".{path.name}.{os.getpid()}")
-        with building.open("w", newline="", encoding="utf-8") as file:
+        with writing(path) as building, building.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Entry)])
             writer.writeheader()
             writer.writerows(asdict(entry) for entry in self.entries)
-        os.replace(building, path)

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fed.atomic_write import write_text
 from fed.lamp import metrics
 from fed.lamp.layouts import read_golds
 from fed.lamp.records import open_corpus
@@ -35,11 +35,7 @@ def write(path: Path, task: Task, answers: Mapping[str, str]) -> None:
         "task": task.name.rstrip("MN"),
         "golds": [{"id": one, "output": answer} for one, answer in answers.items()],
     }
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    os.replace(building, path)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n", mode=0o600)
 
 
 def read(paths: Sequence[Path], task: Task) -> dict[str, str]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fed.atomic_write import beside
 from fed.privacy.wipe import overwrite, sync_folder, wipe
 
 
@@ -64,7 +65,7 @@ def read_file(path: Path) -> bytes:
 def write_file(path: Path, body: bytes, *, private: bool = False) -> None:
     """Write a file by rename, mode 0600; private: overwrite the version that it replaces."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}.{os.getpid()}")
+    building = beside(path)
     descriptor = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

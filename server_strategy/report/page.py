@@ -6,9 +6,9 @@ forbids scripts and loads should that ever fail. Deliberately absent: anything i
 """
 
 import math
-import os
 from pathlib import Path
 
+from fed.atomic_write import write_text
 from server_strategy.report import charts
 from server_strategy.report.charts import ARM_COLOURS
 from server_strategy.report.html import (
@@ -47,12 +47,7 @@ def write_page(report: Report, path: Path) -> None:
     """Write the report as one self-contained HTML file; a reader sees the old file or the new, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(_page(report), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, _page(report))
 
 
 def _page(report: Report) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,13 +17,6 @@ from fed.lamp.tasks import get_task
 from fed.methods import Method
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import Federation
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file by rename, so that a reader never sees half of it."""
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    building.write_text(text, encoding="utf-8")
-    os.replace(building, path)
 
 
 def git_commit() -> str:

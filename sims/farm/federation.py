@@ -17,12 +17,13 @@ from farm import network_namespaces
 from farm import traffic as device_traffic
 from farm.device import Device
 from farm.farm import Farm
+from fed.atomic_write import write_text
 from fed.base import sources
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
 from fed.privacy.sealed import new_key_file
 from fed.settings.settings import Settings
-from server_strategy.report.report import as_json, write_text
+from server_strategy.report.report import as_json
 
 _PROGRESS = re.compile(r"^(?:stage [12]|evaluate|error:)")
 

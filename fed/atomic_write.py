@@ -1,0 +1,49 @@
+"""Files written beside and renamed: a reader sees the old file or the whole new one, never half.
+
+No fsync: files that must outlive a loss of power, or be wiped where writing fails, are `fed.privacy.tensor_files`'.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def beside(path: Path) -> Path:
+    """Where this process builds the file: in the same folder, hidden, so that a rename puts it in place."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+@contextmanager
+def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Yields an empty file to fill, which takes the place of `path` where the block ends well and goes where it fails.
+
+    Promise: at `path` stands the old file or the new one, whole, and nothing is left beside it
+    (tests/fed/test_atomic_write.py).
+
+    Args:
+        path: the file to write; its folder must exist.
+        mode: who may read and write it, before the umask; the file has it from its first byte on.
+    """
+    building = beside(path)
+    os.close(os.open(building, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+    try:
+        yield building
+        os.replace(building, path)
+    except BaseException:
+        building.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> Path:
+    """Write a file of these bytes; returns its path."""
+    with writing(path, mode=mode) as building:
+        building.write_bytes(data)
+    return path
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o666) -> Path:
+    """Write a file of this text in UTF-8, line ends as they are; returns its path."""
+    return write_bytes(path, text.encode(), mode=mode)
