@@ -7,7 +7,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
-from server_strategy.run import run, say
+from server_strategy.report.run_log import say
+from server_strategy.run import run
 
 app = ServerApp()
 

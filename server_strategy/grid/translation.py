@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fed.communication import wire
 from fed.methods.method import Tensors
@@ -29,6 +29,14 @@ class Translation:
     def from_record(self, arrays: ArrayRecord) -> Tensors:
         """The inverse of `to_record`; strategies that compute in float64 are narrowed."""
         return wire.unpack(arrays["edit"].numpy().astype(self.wide), self.shapes, self.wide)
+
+    def edit_of(self, message: Message) -> Tensors:
+        """The edit that a message to a user, or a user's reply, carries."""
+        return self.from_record(message.content.array_records["arrays"])
+
+    def put_edit(self, message: Message, edit: Tensors) -> None:
+        """Have the message carry this edit; its other records stay the same objects, which messages may share."""
+        message.content = RecordDict({**message.content, "arrays": self.to_record(edit)})
 
     def down(self, arrays: ArrayRecord) -> ArrayRecord:
         """A strategy's arrays as they go on the wire."""

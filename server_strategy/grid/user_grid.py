@@ -27,15 +27,23 @@ ERROR_CODE = 100
 class UserGrid(Grid):
     """Users as nodes 1..U, in the order of `hosts`, over a real Grid of SuperNodes.
 
+    Promise: users are numbered, and replies sorted, by user id, so that no sum depends on where a user lives or on who
+    answered first (tests/server_strategy/grid/test_user_grid.py, tests/integration/test_supernodes.py).
+
     Args:
-        hosts: user id -> id of the SuperNode that hosts it, in sorted order of user ids.
-        timeout: seconds that `send` waits for replies; None: as long as it takes. work: where nodes' working time goes.
+        grid: the SuperNodes.
+        hosts: user id -> id of the SuperNode that hosts it.
+        translation: between the strategies' arrays and those on the wire.
+        ledger: takes every user's bytes.
+        timeout: seconds that `send` waits for replies; None: as long as it takes.
+        work: takes the nodes' working time; None: nobody asks for it.
     """
 
     def __init__(
         self,
         grid: Grid,
         hosts: dict[str, int],
+        *,
         translation: Translation,
         ledger: Ledger,
         timeout: float | None = None,
@@ -46,7 +54,7 @@ class UserGrid(Grid):
         self._names = sorted(hosts)
         self._numbers = {user: number for number, user in enumerate(self._names, 1)}
         self._hosts = hosts
-        self._translation = translation
+        self.translation = translation
         self._ledger = ledger
         self._timeout = timeout
         self.phase = "stage1"
@@ -56,7 +64,13 @@ class UserGrid(Grid):
         """The node id that stands for a user."""
         return self._numbers[user]
 
+    @property
+    def users(self) -> list[str]:
+        """All user ids, sorted."""
+        return list(self._names)
+
     def user(self, number: int) -> str:
+        """The user that a node id stands for."""
         return self._names[number - 1]
 
     def set_run(self, run: object) -> None:
@@ -85,44 +99,46 @@ class UserGrid(Grid):
         return {self.user(reply.metadata.src_node_id): reply for reply in replies}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        groups: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        """Messages to users out, in one request a SuperNode and message type; one reply a user back, by user."""
+        by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
         for message in messages:
             meta = message.metadata
-            groups[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
+            by_node[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
         requests: list[Message] = []
-        asked: list[list[Message]] = []
+        messages_of: list[list[Message]] = []  # by request
         translated: dict[int, ArrayRecord] = {}
-        for (node, kind), group in groups.items():
-            group.sort(key=lambda message: message.metadata.dst_node_id)
-            users = [self.user(message.metadata.dst_node_id) for message in group]
-            contents = [self._down(message.content, translated) for message in group]
-            requests.append(Message(packed(contents, users), dst_node_id=node, message_type=kind))
-            asked.append(group)
+        for (node, message_type), user_messages in by_node.items():
+            user_messages.sort(key=lambda message: message.metadata.dst_node_id)
+            users = [self.user(message.metadata.dst_node_id) for message in user_messages]
+            contents = [self._down(message.content, translated) for message in user_messages]
+            requests.append(Message(packed(contents, users), dst_node_id=node, message_type=message_type))
+            messages_of.append(user_messages)
             with measured_once():  # what users share is the same object in all their contents
                 for user, content in zip(users, contents, strict=True):
                     self._enter(user, "down", packed([content], [user]))
         replies: list[Message] = []
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
-            replies += self._unpack(reply, asked[request_of(reply, requests)])
+            replies += self._unpack(reply, messages_of[request_of(reply, requests)])
         return sorted(replies, key=lambda message: message.metadata.src_node_id)
 
-    def _unpack(self, reply: Message, group: Sequence[Message]) -> list[Message]:
+    def _unpack(self, reply: Message, messages: Sequence[Message]) -> list[Message]:
+        """A SuperNode's reply as one reply to each of the users' messages that its request held."""
         if reply.has_error():
-            return [Message(reply.error, reply_to=message) for message in group]
+            return [Message(reply.error, reply_to=message) for message in messages]
         self._work.take(reply.content)
         records = by_user(reply.content)
-        found = []
-        for place, message in enumerate(group):
+        user_replies = []
+        for place, message in enumerate(messages):
             content = RecordDict(records[place])
             if "error" in content:
                 reason = str(content.config_records["error"]["reason"])
-                found.append(Message(Error(ERROR_CODE, reason), reply_to=message))
+                user_replies.append(Message(Error(ERROR_CODE, reason), reply_to=message))
                 continue
             self._enter(self.user(message.metadata.dst_node_id), "up", content)
             if "arrays" in content:
-                content = RecordDict({**content, "arrays": self._translation.up(content.array_records["arrays"])})
-            found.append(Message(content, reply_to=message))
-        return found
+                content = RecordDict({**content, "arrays": self.translation.up(content.array_records["arrays"])})
+            user_replies.append(Message(content, reply_to=message))
+        return user_replies
 
     def _down(self, content: RecordDict, translated: dict[int, ArrayRecord]) -> RecordDict:
         """The content as it goes on the wire; a record that several contents share stays one."""
@@ -130,7 +146,7 @@ class UserGrid(Grid):
             return content
         arrays = content.array_records["arrays"]
         if id(arrays) not in translated:
-            translated[id(arrays)] = self._translation.down(arrays)
+            translated[id(arrays)] = self.translation.down(arrays)
         return RecordDict({**content, "arrays": translated[id(arrays)]})
 
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:

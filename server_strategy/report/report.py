@@ -39,7 +39,7 @@ def build(
     method: Method,
     federation: Federation,
     *,
-    found: Mapping[str, Mapping[str, Mapping[str, float]]],
+    statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
     rounds: list[dict[str, Any]],
     stage2_losses: list[dict[str, float]],
     ledger: Ledger,
@@ -49,19 +49,26 @@ def build(
     """The report as a dict.
 
     Args:
-        found: user -> arm -> additive statistics, as the evaluation returns them. began: when the server's part began.
-        seconds: total, greeting (waiting for the nodes, who load the base model then), stage1, stage2, evaluate, and in
-        a simulation clients, those of the three in which a client was at work.
+        settings: the run's.
+        method: what was run.
+        federation: who took part.
+        statistics: user -> arm -> additive statistics, as the evaluation returns them.
+        rounds: a record of each round of stage 1, as `CollectiveStrategy` makes it.
+        stage2_losses: {"epoch", "loss"} of each epoch of stage 2.
+        ledger: the bytes that crossed.
+        began: when the server's part began.
+        seconds: total, greeting (waiting for the nodes, who load the base model then), stage1, stage2, evaluate, and
+            in a simulation clients, those of the three in which a client was at work.
     """
     task = get_task(settings.task)
-    arms = {arm: arm_scores(task, [sums[arm] for sums in found.values() if arm in sums]) for arm in ARMS}
+    arms = {arm: arm_scores(task, [sums[arm] for sums in statistics.values() if arm in sums]) for arm in ARMS}
     users = [
         {
             "user_id": user,
-            "arms": {arm: arm_scores(task, [found[user][arm]]) if arm in found[user] else None for arm in ARMS},
-            "sums": dict(found[user]),  # what scores of several users are computed from
+            "arms": {arm: arm_scores(task, [sums[arm]]) if arm in sums else None for arm in ARMS},
+            "sums": dict(sums),  # what scores of several users are computed from
         }
-        for user in sorted(found)
+        for user, sums in sorted(statistics.items())
     ]
     base = {key: value for key, value in federation.base.items() if key != "fingerprint"}
     return {

@@ -1,15 +1,22 @@
-"""Stage 1: any stock Flower strategy over users, with the sampling seeded and the mean of edits ours.
+"""Stage 1: any stock Flower strategy over users, with the sampling seeded, steps of ours, and the mean of edits ours.
 
-The strategy is wrapped, not subclassed. Each round draws its users from (seed, round) alone. With an average other
-than `fedavg`, the wrapper averages the users' edits itself and hands the strategy one reply that holds the mean; what
-the strategy does with a mean (take it, or step towards it as FedAdam does) stays its own affair.
+The strategy is wrapped, not subclassed. A round reads:
+
+    draw       users from (seed, round) alone, and what the stock strategy sends them
+    steps      change what is sent (`Step.before_messages`)
+    receive    the replies; failed ones are left out, and a round in which nobody could train ends the run
+    steps      change what is averaged (`Step.after_replies`)
+    average    with an average other than `fedavg`, of the users' edits here: the strategy gets one reply that holds the
+               mean; what it does with a mean (take it, or step towards it as FedAdam does) stays its own affair
+    check      an edit that is not finite ends the run
+    record     a row of `rounds.jsonl`
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -17,11 +24,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
-from fed.methods.method import Method, Tensors
+from fed.methods.method import Method
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.translation import Translation
+from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.sampling import seeded
+from server_strategy.rounds.step import Round, Step
 
 _STOCK: dict[str, type[Any]] = {
     "fedavg": stock.FedAvg,
@@ -38,27 +47,34 @@ _STOCK: dict[str, type[Any]] = {
 }
 
 
-def _metric(reply: Message, name: str) -> float:
-    value = reply.content.metric_records["metrics"][name]
-    assert isinstance(value, int | float)
-    return float(value)
-
-
 class CollectiveStrategy(Strategy):
-    """A stock strategy with seeded sampling, the chosen average of edits, and a record of every round."""
+    """A stock strategy with seeded sampling, steps, the settings' average of edits, and a record of every round.
+
+    Args:
+        inner: the stock strategy.
+        method: whose edits they are; it averages them, unless `average` is "fedavg", and says how far a mean drifted.
+        seed: the run's; with the number of the round it draws the users.
+        average: the name of the mean, as in the settings.
+        translation: between the edits and the arrays that strategies see.
+        steps: what happens to messages and replies, in this order.
+        on_round: called with each round's record.
+    """
 
     def __init__(
         self,
         inner: Strategy,
         method: Method,
-        settings: Settings,
+        *,
+        seed: int,
+        average: str,
         translation: Translation,
+        steps: Sequence[Step] = (),
         on_round: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._inner, self._method, self._settings, self._on_round = inner, method, settings, on_round
-        self._wire = translation
-        self._before: ArrayRecord | None = None
-        self._latest: dict[Hashable, Tensors] = {}  # what each user sent last, for a method that sends each its own
+        self._inner, self._method = inner, method
+        self._seed, self._average = seed, average
+        self._translation, self._steps, self._on_round = translation, steps, on_round
+        self._round: Round | None = None
         self._started = 0.0
 
     def summary(self) -> None:
@@ -67,63 +83,74 @@ class CollectiveStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self._before, self._started = arrays, time.monotonic()
+        self._started = time.monotonic()
+        self._round = Round(server_round, self._translation.from_record(arrays))
         grid.round = server_round  # type: ignore[attr-defined]  # the UserGrid's ledger entries name the round
-        with seeded(self._settings.seed, server_round):
+        # Draw.
+        with seeded(self._seed, server_round):
             messages = list(self._inner.configure_train(server_round, arrays, config, grid))
-        if self._latest:
-            users = [message.metadata.dst_node_id for message in messages]
-            own = self._method.for_each(users, self._latest, self._wire.from_record(arrays))
-            for message, user in zip(messages, users, strict=True):
-                if user in own:
-                    message.content = RecordDict({**message.content, "arrays": self._wire.to_record(own[user])})
+        # Steps.
+        for step in self._steps:
+            messages = step.before_messages(self._round, messages)
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        replies = list(replies)
-        good = [reply for reply in replies if not reply.has_error()]
-        if not good:
-            reason = replies[0].error.reason if replies else "no reply came"
-            raise RunError(f"round {server_round}: none of {len(replies)} users could train; the first: {reason}")
-        weights = [_metric(reply, "num-examples") for reply in good]
-        loss = math.fsum(w * _metric(reply, "train-loss") for w, reply in zip(weights, good, strict=True)) / math.fsum(
-            weights
-        )
-        if self._method.keeps_own:
-            self._latest |= {
-                reply.metadata.src_node_id: self._wire.from_record(reply.content.array_records["arrays"])
-                for reply in good
-            }
-        averaged = replies
-        if self._settings.average != "fedavg":
-            assert self._before is not None
-            mean = self._method.average(
-                self._settings.average,
-                [self._wire.from_record(reply.content.array_records["arrays"]) for reply in good],
-                weights,
-                self._wire.from_record(self._before),
+        assert self._round is not None and self._round.number == server_round
+        # Receive.
+        all_replies = list(replies)
+        valid_replies = [reply for reply in all_replies if not reply.has_error()]
+        failed_replies = [reply for reply in all_replies if reply.has_error()]
+        if not valid_replies:
+            reason = failed_replies[0].error.reason if failed_replies else "no reply came"
+            raise RunError(f"round {server_round}: none of {len(all_replies)} users could train; the first: {reason}")
+        # Steps.
+        replies_to_average = valid_replies
+        for step in self._steps:
+            replies_to_average = step.after_replies(self._round, replies_to_average)
+        if not replies_to_average:
+            raise RunError(
+                f"round {server_round}: a reply must be left to average, and the steps left none of "
+                f"{len(valid_replies)}; loosen what they leave out"
             )
-            metrics = MetricRecord({"num-examples": int(sum(weights)), "train-loss": loss})
-            content = RecordDict({"arrays": self._wire.to_record(mean), "metrics": metrics})
-            averaged = [Message(content, dst_node_id=1, message_type="train")]
-        arrays, metrics_out = self._inner.aggregate_train(server_round, averaged)
+        # Average.
+        weights = [_metric(reply, "num-examples") for reply in replies_to_average]
+        losses = [_metric(reply, "train-loss") for reply in replies_to_average]
+        loss = math.fsum(w * of_user for w, of_user in zip(weights, losses, strict=True)) / math.fsum(weights)
+        if self._average == "fedavg":
+            for_inner = [*replies_to_average, *failed_replies]  # it counts the failed ones in its log
+        else:
+            for_inner = [self._mean_reply(self._round, replies_to_average, weights, loss)]
+        arrays, metrics = self._inner.aggregate_train(server_round, for_inner)
+        # Check.
+        drift = None
         if arrays is not None:
-            arrays = self._wire.to_record(self._wire.from_record(arrays))
-            if not all(bool(t.isfinite().all()) for t in self._wire.from_record(arrays).values()):
+            edit = self._translation.from_record(arrays)  # in the strategies' dtype: FedAdam returns float64
+            if not all(bool(tensor.isfinite().all()) for tensor in edit.values()):
                 raise RunError(f"round {server_round}: the averaged edit is not finite; lower stage1-lr")
+            arrays = self._translation.to_record(edit)
+            drift = self._method.drift(edit)
+        # Record.
         self._on_round(
             {
                 "round": server_round,
-                "users": len(good),
-                "failed": len(replies) - len(good),
+                "users": len(valid_replies),
+                "failed": len(failed_replies),
                 "loss": loss,
                 "seconds": round(time.monotonic() - self._started, 3),
-                "orthogonality_error": self._method.drift(self._wire.from_record(arrays)) if arrays else None,
+                "orthogonality_error": drift,
             }
         )
-        return arrays, metrics_out
+        return arrays, metrics
+
+    def _mean_reply(self, current: Round, replies: list[Message], weights: list[float], loss: float) -> Message:
+        """One reply, as if of one user, that holds the method's mean of the users' edits."""
+        edits = [self._translation.edit_of(reply) for reply in replies]
+        mean = self._method.average(self._average, edits, weights, current.start)
+        metrics = MetricRecord({"num-examples": int(sum(weights)), "train-loss": loss})
+        content = RecordDict({"arrays": self._translation.to_record(mean), "metrics": metrics})
+        return Message(content, dst_node_id=1, message_type="train")
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -135,13 +162,26 @@ class CollectiveStrategy(Strategy):
 
 
 def make_strategy(
-    settings: Settings, method: Method, translation: Translation, on_round: Callable[[dict[str, Any]], None]
+    settings: Settings, method: Method, *, translation: Translation, on_round: Callable[[dict[str, Any]], None]
 ) -> CollectiveStrategy:
-    """The settings' strategy over users."""
+    """The settings' strategy over users, with the steps that the method needs."""
     options: dict[str, Any] = {
         "fraction_train": settings.fraction,
         "min_train_nodes": 1,
         "min_available_nodes": 1,
     }
-    inner = _STOCK[settings.strategy](**options)
-    return CollectiveStrategy(inner, method, settings, translation, on_round)
+    return CollectiveStrategy(
+        _STOCK[settings.strategy](**options),
+        method,
+        seed=settings.seed,
+        average=settings.average,
+        translation=translation,
+        steps=[OwnEdits(method, translation)] if method.keeps_own else [],
+        on_round=on_round,
+    )
+
+
+def _metric(reply: Message, name: str) -> float:
+    value = reply.content.metric_records["metrics"][name]
+    assert isinstance(value, int | float)
+    return float(value)

@@ -38,7 +38,7 @@ def received(content: RecordDict) -> tuple[list[Message], Ledger]:
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
     ledger = Ledger()
-    grid = UserGrid(Node(), dict.fromkeys(USERS, 1000), Translation({"R": (3,)}, "float32"), ledger)
+    grid = UserGrid(Node(), dict.fromkeys(USERS, 1000), translation=Translation({"R": (3,)}, "float32"), ledger=ledger)
     messages = [Message(RecordDict(), dst_node_id=n + 1, message_type="train") for n in range(len(USERS))]
     return list(grid.send_and_receive(messages)), ledger
 

@@ -40,7 +40,7 @@ def value(record):
 @pytest.fixture
 def grid():
     nodes, ledger = Nodes(), Ledger()
-    made = UserGrid(nodes, HOSTS, Translation({"R": (3,)}, "float32"), ledger)
+    made = UserGrid(nodes, HOSTS, translation=Translation({"R": (3,)}, "float32"), ledger=ledger)
     return made, nodes, ledger
 
 

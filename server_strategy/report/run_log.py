@@ -1,0 +1,138 @@
+"""The log of a run: what it prints, how long its phases take, what crossed, and the files that it leaves.
+
+    log = RunLog(settings, folder)
+    with log.phase("stage1"):
+        …
+    log.write(method, statistics)
+
+In the folder: `rounds.jsonl`, written anew after every round, so that one can watch; `collective.safetensors` after
+stage 1; `bytes.csv`, `report.html` and `report.json` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fed.atomic_write import write_text
+from fed.communication.ledger import Ledger
+from fed.methods import Method
+from fed.methods.method import Tensors
+from fed.privacy.tensor_files import save_tensors
+from fed.settings.settings import Settings
+from server_strategy.grid.nodes import Federation
+from server_strategy.grid.work_time import WorkTime
+from server_strategy.report import page, report, tables
+
+
+def say(text: str) -> None:
+    """One line for the operator, at once."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """One line about something that went wrong while the run goes on."""
+    say(f"warning: {text}")
+
+
+class RunLog:
+    """Begins with the run; the grids enter bytes and working time into `ledger` and `work`.
+
+    Args:
+        settings: the run's.
+        folder: where the files go; it must exist before the first of them is written.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self.ledger, self.work = Ledger(), WorkTime()
+        self._began = datetime.now(UTC)
+        self._start = self._phase_start = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._federation: Federation | None = None
+        self._rounds: list[dict[str, Any]] = []
+        self._stage2_losses: list[dict[str, float]] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What runs inside is this phase of the run; its seconds go into the report under this name."""
+        self._phase_start = time.monotonic()
+        yield
+        self._seconds[name] = time.monotonic() - self._phase_start
+
+    def greet(self, federation: Federation) -> None:
+        """Enter who takes part, on which base model, and say it."""
+        self._federation = federation
+        base, settings = federation.base, self._settings
+        for user in federation.idle:
+            warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
+        say(
+            f"{settings.app}: {settings.method} on {base['name']}, {base['parameters']:,} parameters, {base['dtype']} "
+            f"on {base['device']}; {len(federation.hosts)} users on {federation.nodes} SuperNodes"
+        )
+
+    def add_round(self, row: dict[str, Any]) -> None:
+        """Enter a round of stage 1, as `CollectiveStrategy` records it, and say how it went."""
+        self._rounds.append(row)
+        write_text(self._folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in self._rounds))
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        say(
+            f"stage 1: round {row['round']}/{self._settings.rounds} · {row['users']} users{failed} · "
+            f"training loss {row['loss']:.4f} · {row['seconds']:.1f} s"
+        )
+
+    def keep_collective(self, edit: Tensors) -> None:
+        """Keep the collective edit that stage 1 ended with."""
+        assert self._federation is not None
+        header = {
+            "layers": self._settings.layers,
+            "base": self._federation.base["fingerprint"],
+            "method": self._settings.method,
+        }
+        save_tensors(self._folder / "collective.safetensors", edit, header)
+
+    def add_stage2(self, users: int, losses: Sequence[dict[str, float]]) -> None:
+        """Enter what stage 2 did, inside its phase, and say it.
+
+        Args:
+            users: how many have private tensors now.
+            losses: {"epoch", "loss"} of each epoch, the mean over rows of all users.
+        """
+        self._stage2_losses = list(losses)
+        by_epoch = " → ".join(f"{row['loss']:.4f}" for row in losses)
+        said = f", loss by epoch {by_epoch}" if losses else ""
+        say(f"stage 2: {users} users done{said} · {time.monotonic() - self._phase_start:.1f} s")
+
+    def write(self, method: Method, statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+        """End the run: write its files, print its tables, and return the report.
+
+        Args:
+            method: what was run.
+            statistics: user -> arm -> additive statistics, as the evaluation returns them.
+        """
+        assert self._federation is not None
+        seconds = {"total": time.monotonic() - self._start, **self._seconds}
+        if self.work.known:
+            seconds["clients"] = self.work.seconds()
+        content = report.build(
+            self._settings,
+            method,
+            self._federation,
+            statistics=statistics,
+            rounds=self._rounds,
+            stage2_losses=self._stage2_losses,
+            ledger=self.ledger,
+            began=self._began,
+            seconds=seconds,
+        )
+        self.ledger.write_csv(self._folder / "bytes.csv")
+        page.write_page(content, self._folder / "report.html")
+        write_text(self._folder / "report.json", report.as_json(content))
+        say(tables.render([tables.arms_table(content), tables.bytes_table(content)]))
+        say(f"report: {self._folder / 'report.json'}")
+        return content
