@@ -16,12 +16,10 @@ import json
 import sys
 from pathlib import Path
 
-from bench.restart import run, serve, table
+from bench.restart import run, table
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2], float(sys.argv[3]), *json.loads(sys.argv[4]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base-model", default="embedded", help="hub id, folder, GGUF file or `embedded` (default)")
     parser.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16, float16")

@@ -81,7 +81,7 @@ def hold(source: str, dtype: str) -> None:
 
 
 def bench_base(source: str, dtype: str, processes: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--hold", "--base-model", source, "--dtype", dtype]
+    command = [sys.executable, str(SIMS / "bench_memory.py"), "--hold", "--base-model", source, "--dtype", dtype]
     children = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
     ]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 def test_pages_of_a_file_are_counted_and_those_of_its_neighbours_are_not(script, tmp_path):
-    bench, size = script("bench_memory"), 1 << 20
+    bench, size = script("bench.memory"), 1 << 20
     (tmp_path / "in").mkdir()
     (tmp_path / "inner").mkdir()
     for name in ("in", "inner"):

@@ -199,7 +199,7 @@ def test_the_whole_grid_is_planned_within_four_hours(command):
 
 
 def test_cells_side_by_side_save_their_starts_and_no_computing(script):
-    grid = script("cells.plan")
+    grid = script("cells.estimate")
     computing = [10.0, 30.0]
     guesses = [grid.START_SECONDS + one for one in computing]
     assert grid.elapsed(guesses, 1) == pytest.approx(sum(guesses))

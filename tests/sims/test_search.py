@@ -15,31 +15,36 @@ def search(script):
     return script("search")
 
 
+@pytest.fixture
+def draws(script):
+    return script("cells.draws")
+
+
 def started(script, method, task="LaMP_7"):
     seeds = {task: [0]}
     (cell,) = script("cells.plan").cells(seeds, [method], data=None, preset_name="small", changes={})
     return cell.settings()
 
 
-def test_a_trial_depends_on_the_seed_and_its_number_alone(search, script):
+def test_a_trial_depends_on_the_seed_and_its_number_alone(draws, script):
     start = started(script, "perfit")
-    assert search.draw(0, start, seed=0) == {}
-    first = [search.draw(trial, start, seed=0) for trial in range(20)]
-    assert first == [search.draw(trial, start, seed=0) for trial in range(20)]
+    assert draws.draw(0, start, seed=0) == {}
+    first = [draws.draw(trial, start, seed=0) for trial in range(20)]
+    assert first == [draws.draw(trial, start, seed=0) for trial in range(20)]
     assert len({json.dumps(one) for one in first}) == 20
-    assert search.draw(3, start, seed=1) != first[3] != search.draw(3, started(script, "oppu"), seed=0)
+    assert draws.draw(3, start, seed=1) != first[3] != draws.draw(3, started(script, "oppu"), seed=0)
 
 
-def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accepted(search, script):
+def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accepted(draws, script):
     start = started(script, "perfit")
     seen = {}
     for trial in range(1, 200):
-        own = search.draw(trial, start, seed=0)
+        own = draws.draw(trial, start, seed=0)
         Settings.parse({**start.as_config(), **own}).edited_layers(30)
         for key, value in own.items():
             seen.setdefault(key, set()).add(value)
     assert seen["stage1-rank"] == {2, 4, 8, 16} and seen["stage2-rank"] == {1, 2, 4, 8}
-    assert seen["layers"] == {search.spaced(count, 30) for count in (2, 3, 4, 6)}
+    assert seen["layers"] == {draws.spaced(count, 30) for count in (2, 3, 4, 6)}
     assert seen["positions"] == {"all-f1", "all", "prompt-f1", "l3", "f3+l3"}
     assert seen["stage2-positions"] == {"same", "l2", "l3"}
     assert min(seen["stage1-lr"]) >= 0.001 and max(seen["stage1-lr"]) <= 0.016
@@ -47,26 +52,24 @@ def test_all_of_rank_layers_positions_and_rate_are_drawn_and_every_draw_is_accep
     assert 80 < below < 120  # even in the logarithm
 
 
-def test_rates_alone_are_drawn_and_a_few_of_them_leave_no_large_gap(search, script):
+def test_rates_alone_are_drawn_and_a_few_of_them_leave_no_large_gap(draws, script):
     start = started(script, "perfit")
-    own = [search.draw(trial, start, seed=0, over="rates") for trial in range(1, 9)]
+    own = [draws.draw(trial, start, seed=0, over="rates") for trial in range(1, 9)]
     assert all(set(one) == {"stage1-lr", "stage2-lr"} for one in own)
-    for key, (low, high) in search.RATES.items():
+    for key, (low, high) in draws.RATES.items():
         places = sorted(math.log(one[key] / low) / math.log(high / low) for one in own)
         gaps = [b - a for a, b in zip([0.0, *places], [*places, 1.0], strict=True)]
         assert places[0] >= 0 and places[-1] <= 1 and max(gaps) < 0.25
 
 
-def test_layers_are_evenly_spaced(search):
-    assert (
-        search.spaced(3, 30) == "7,15,22" and search.spaced(2, 30) == "10,20" and search.spaced(4, 32) == "6,12,19,25"
-    )
+def test_layers_are_evenly_spaced(draws):
+    assert draws.spaced(3, 30) == "7,15,22" and draws.spaced(2, 30) == "10,20" and draws.spaced(4, 32) == "6,12,19,25"
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name in ("lora-c", "lora-p", "oppu")])
-def test_lora_has_the_rates_of_its_own_stages_to_search(search, script, method):
+def test_lora_has_the_rates_of_its_own_stages_to_search(draws, script, method):
     pytest.importorskip("peft")
-    keys = set(search.draw(1, started(script, method), seed=0))
+    keys = set(draws.draw(1, started(script, method), seed=0))
     assert keys == {"lora-c": {"stage1-lr"}, "lora-p": {"stage2-lr"}, "oppu": {"stage1-lr", "stage2-lr"}}[method]
 
 
