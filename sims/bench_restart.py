@@ -11,34 +11,29 @@ own fetching of the message (polling every 3 s) and the SuperExec that starts th
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
 from bench.restart import run, table
+from console.command import at_least_one, options_of, start, told
+from console.files import write_json
 
 
+@told()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--base-model", default="embedded", help="hub id, folder, GGUF file or `embedded` (default)")
     parser.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16, float16")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="processes for each message (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the medians, too")
     options = parser.parse_args()
-    try:
-        if options.repeats < 1:
-            raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
-        found = run(options)
-    except (ValueError, OSError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1
-    for kind, parts in found.items():
+    at_least_one(options, "repeats")
+    medians = run(options)
+    for kind, parts in medians.items():
         print(table(kind, parts, options.repeats))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_json(options.json, medians)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

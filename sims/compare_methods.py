@@ -13,17 +13,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cells import estimate
-
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from cells import plan as grid
 from cells.cell import Cell, same_stage1
-from cells.estimate import duration, estimates
+from cells.estimate import duration, elapsed, estimates
 from cells.plan import seeds_of
 from cells.run_cells import Reports, run_cells
-from console import leaving, terminal
-from console.command import Parser
+from console import terminal
+from console.command import GOES_ON, Parser, at_least_one, options_of, start, told
 from rich.console import Console
 from scores import tables as method_tables
 from scores.results import write
@@ -42,7 +40,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = options_of(__doc__, EXAMPLES)
     p.add_argument("--tasks", default=",".join(TASKS), metavar="T,…", help="of %(default)s (default: all)")
     p.add_argument(
         "--methods",
@@ -72,9 +70,7 @@ def parser() -> Parser:
         help="settings found by sims/search.py --out DIR; a task that was not searched takes those of one that was, "
         "if it can one that is answered alike, by labels or by texts",
     )
-    p.add_argument(
-        "-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="settings of every cell"
-    )
+    p.add_run_config("settings of every cell")
     p.add_argument(
         "--against", default="perfit", metavar="M", help="whose differences to the others are tested (default: perfit)"
     )
@@ -92,8 +88,7 @@ def plan(options: argparse.Namespace) -> list[Cell]:
     for name, values in (("tasks", tasks), ("methods", labels)):
         if len(set(values)) != len(values):
             raise ValueError(f"{name} must differ, got {','.join(values)}")
-    if options.jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {options.jobs}")
+    at_least_one(options, "jobs")
     changes = parsed(options.run_config)
     if options.best and not options.best.is_dir():
         raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
@@ -125,34 +120,32 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) ->
     return len(lost)
 
 
+def show(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> None:
+    """What would be run, and about how long it takes."""
+    guesses, taken = estimates(cells), same_stage1(cells)
+    left = {c: guess for c, guess in guesses.items() if c not in taken and not c.finished(options.out / "cells")}
+    for cell in cells:
+        state = f"about {duration(left[cell])}" if cell in left else "finished"
+        if cell in taken:
+            state = f"the stage 1 of {taken[cell].label}"
+        console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
+    whole = duration(elapsed(left.values(), options.jobs))
+    console.print(
+        f"{len(cells)} cells, {len(left)} of them to run, about {whole} on two cores; preset {options.preset}"
+    )
+
+
+@told(stopped=GOES_ON)
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     console = terminal.console()
-    try:
-        cells = plan(options)
-        if options.dry_run:
-            guess, taken = estimates(cells), same_stage1(cells)
-            left = {c: t for c, t in guess.items() if c not in taken and not c.finished(options.out / "cells")}
-            for cell in cells:
-                state = f"about {duration(left[cell])}" if cell in left else "finished"
-                if cell in taken:
-                    state = f"the stage 1 of {taken[cell].label}"
-                console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
-            whole = duration(estimate.elapsed(left.values(), options.jobs))
-            console.print(
-                f"{len(cells)} cells, {len(left)} of them to run, about {whole} on two cores; preset {options.preset}"
-            )
-            return 0
-        return int(run(cells, options, console) > 0)
-    except (ValueError, OSError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stood", file=sys.stderr)
-        return 130
+    cells = plan(options)
+    if options.dry_run:
+        show(cells, options, console)
+        return 0
+    return int(run(cells, options, console) > 0)
 
 
 if __name__ == "__main__":
-    leaving.once()  # the cell in progress is ended too, and is run again
-    sys.exit(main())
+    start(main)

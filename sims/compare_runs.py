@@ -7,31 +7,27 @@ where the reports do not describe the same users and arms.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
+from console.command import options_of, start, told
 from rich.console import Console
 from rich.table import Table
 from scores.agreement import differences, in_both, relative, scores
 
 
+@told(failed=2)
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare the scores of two runs' report.json.")
-    parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path)
+    parser = options_of(__doc__)
+    parser.add_argument("first", type=Path, help="a report.json")
+    parser.add_argument("second", type=Path, help="another")
     parser.add_argument("--within", type=float, default=0.0, help="largest share by which a loss may differ")
-    chosen = parser.parse_args()
-    try:
-        first, second = (scores(json.loads(path.read_text())) for path in (chosen.first, chosen.second))
-        first, second, odd = in_both(first, second)
-        rows = list(differences(first, second))
-        if not rows:
-            raise ValueError("the reports have no arm in common")
-    except (OSError, KeyError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args()
+    first, second = (scores(json.loads(path.read_text())) for path in (options.first, options.second))
+    first, second, odd = in_both(first, second)
+    rows = list(differences(first, second))
+    if not rows:
+        raise ValueError("the reports have no arm in common")
     table = Table("arm", "metric", "differs most", "first", "second", "relative difference", "over all users")
     for arm, metric, who, a, b, share in rows:
         whole = relative(first["all users", arm, metric], second["all users", arm, metric])
@@ -42,8 +38,8 @@ def main() -> int:
         print(f"only in one of the reports, and not compared: {', '.join(odd)}")
     print("arms and users' scores are " + ("equal, bit for bit" if first == second else "not equal bit for bit"))
     worst = max(share for _, metric, _, _, _, share in rows if metric == "loss_per_token")
-    return int(worst > chosen.within)
+    return int(worst > options.within)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -9,15 +9,15 @@ once and is kept nowhere: a new server certificate is a new CA. The same by open
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
+from console.command import options_of, start, told
 from farm.keys import make_device_key, make_server_keys
 
 
+@told()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     server = commands.add_parser("server", help="a CA and a server certificate")
     server.add_argument("folder", type=Path)
@@ -33,10 +33,9 @@ def main() -> int:
             public = make_device_key(options.path)
             print(f"{options.path} for the device alone; {public} for: flwr supernode register {public}")
     except FileExistsError as error:
-        print(f"error: a key is never overwritten, and {error.filename!r} exists", file=sys.stderr)
-        return 1
+        raise ValueError(f"a key is never overwritten, and {error.filename!r} exists") from error
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

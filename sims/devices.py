@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-from console import leaving
+from console.command import Parser, at_least_one, options_of, start, told
 from farm.federation import run_devices
 from simulation.apps import SIMS
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = options_of(__doc__)
     add = parser.add_argument
     add("app", type=Path, nargs="?", default=SIMS / "lamp7", help="folder of a Flower app")
     add("--devices", type=int, default=4, metavar="N", help="how many; each gets one user of the data (default 4)")
@@ -42,36 +40,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--capture", action="store_true", help="keep everything that passes, for a search; meant with --no-tls")
     add("--threads", type=int, default=max(1, (os.cpu_count() or 1) // 4), metavar="N", help="of torch, in each device")
     add("--folder", type=Path, metavar="DIR", help="of server and devices (default: runs/devices/<time>)")
-    add(
-        "-c",
-        "--run-config",
-        action="append",
-        default=[],
-        metavar="'KEY=VALUE …'",
-        help="override settings; or a TOML file",
-    )
+    parser.add_run_config()
     add("--verbose", action="store_true", help="show all of Flower's own lines")
     return parser
 
 
+@told()
 def main() -> int:
     options = _parser().parse_args()
-    leaving.once()
-    try:
-        if options.devices < 1 or options.threads < 1:
-            raise ValueError(f"--devices and --threads must be at least 1, got {options.devices}, {options.threads}")
-        if options.auth and not options.tls:
-            raise ValueError("--no-tls must come with --no-auth: a SuperLink checks keys only under TLS")
-        report = run_devices(options)
-    except (ValueError, OSError, subprocess.SubprocessError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    print(report)
+    at_least_one(options, "devices", "threads")
+    if options.auth and not options.tls:
+        raise ValueError("--no-tls must come with --no-auth: a SuperLink checks keys only under TLS")
+    print(run_devices(options))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

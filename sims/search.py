@@ -10,23 +10,19 @@ that was stopped goes on where it stood.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from cells import estimate
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from cells import plan as grid
 from cells.draws import OVER
-from cells.estimate import duration, estimates
+from cells.estimate import duration, elapsed, estimates
 from cells.run_cells import run_cells
 from cells.searched import searches, table, write
-from console import leaving, terminal
-from console.command import Parser
+from console import terminal
+from console.command import GOES_ON, Parser, options_of, start, tell, told
 
 from fed.lamp.tasks import TASKS
 from fed.settings.methods import METHODS
@@ -40,7 +36,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = options_of(__doc__, EXAMPLES)
     p.add_argument("--task", required=True, metavar="T,…", help=f"of {', '.join(TASKS)}")
     p.add_argument("--method", default="perfit", metavar="M,…", help=f"of {', '.join(METHODS)} (default: perfit)")
     p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic)")
@@ -50,47 +46,39 @@ def parser() -> Parser:
     p.add_argument("--seed", type=int, default=0, help="of the draws and of every run (default: %(default)s)")
     p.add_argument("--preset", default="small", choices=grid.PRESETS, help="as of compare_methods.py (default: small)")
     p.add_argument("--out", type=Path, default=Path("runs/search"), metavar="DIR", help="default: %(default)s")
-    p.add_argument("-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help="of every trial")
+    p.add_run_config("settings of every trial")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time (default: 1)")
     p.add_argument("--dry-run", action="store_true", help="print the trials and about how long they take, run nothing")
     return p
 
 
+@told(stopped=GOES_ON)
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = terminal.console()
-    try:
-        found = searches(options)
-        drawn = {cell: own for search in found for cell, own in search.drawn.items()}
-        if options.dry_run:
-            guesses = estimates(list(drawn))
-            for cell, guess in guesses.items():
-                words = " ".join(f"{key}={value}" for key, value in drawn[cell].items()) or "the starting point"
-                console.print(f"{cell.task} {cell.label}  about {duration(guess)}  {words}", highlight=False)
-            console.print(
-                f"{len(drawn)} trials, about {duration(estimate.elapsed(guesses.values(), options.jobs))} on two cores"
-            )
-            return 0
-        reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
-        if not reports:
-            raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
-        failed = bool(lost)
-        for search in found:
-            try:  # a method without a single good trial takes nothing from the others
-                console.print(table(search, reports))
-                print(write(options, search, reports))
-            except ValueError as problem:
-                failed = True
-                print(f"error: {problem}", file=sys.stderr)
-        return int(failed)
-    except (ValueError, OSError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stood", file=sys.stderr)
-        return 130
+    searched = searches(options)
+    drawn = {cell: settings for search in searched for cell, settings in search.drawn.items()}
+    if options.dry_run:
+        guesses = estimates(list(drawn))
+        for cell, guess in guesses.items():
+            words = " ".join(f"{key}={value}" for key, value in drawn[cell].items()) or "the starting point"
+            console.print(f"{cell.task} {cell.label}  about {duration(guess)}  {words}", highlight=False)
+        whole = duration(elapsed(guesses.values(), options.jobs))
+        console.print(f"{len(drawn)} trials, about {whole} on two cores")
+        return 0
+    reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
+    if not reports:
+        raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
+    failed = bool(lost)
+    for search in searched:
+        try:  # a method without a single good trial takes nothing from the others
+            console.print(table(search, reports))
+            print(write(options, search, reports))
+        except ValueError as problem:
+            failed = True
+            tell(problem)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    leaving.once()
-    sys.exit(main())
+    start(main)

@@ -8,15 +8,16 @@ a file is not what would be written, as the tests do.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from console.command import options_of, start, told
+
+from fed.atomic_write import write_text
 
 SIMS = Path(__file__).resolve().parent
 _SETTING = re.compile(r"^(?P<key>[\w-]+) = (?P<value>\"[^\"]*\"|\S+)(?P<gap> *)(?P<comment>#.*)?$")
@@ -65,24 +66,19 @@ def _with(text: str, changes: Mapping[str, Any], app: str) -> str:
     return head + section + "\n".join(lines) + "\n"
 
 
+@told()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--check", action="store_true", help="only compare; exits 1 where a file differs")
     check = parser.parse_args().check
-    try:
-        stale = [(p, t) for p, t in files() if not p.is_file() or p.read_text(encoding="utf-8") != t]
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    stale = [(p, t) for p, t in files() if not p.is_file() or p.read_text(encoding="utf-8") != t]
     for path, text in stale:
         print(f"{'differs' if check else 'wrote'}: {path.relative_to(SIMS.parent)}")
         if not check:
             path.parent.mkdir(exist_ok=True)
-            building = path.with_name(f".{path.name}.{os.getpid()}")
-            building.write_text(text, encoding="utf-8")
-            os.replace(building, path)
+            write_text(path, text)
     return int(check and bool(stale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

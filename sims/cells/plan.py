@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flwr.common.config import parse_config_args
-from simulation.apps import SIMS, app_of, settings
+from simulation.apps import SIMS, app_of, parsed, settings
 
 from cells.cell import LORA_RATES, STAGE1_OF, Cell
 from fed import methods
@@ -33,16 +32,10 @@ def method_of(label: str) -> dict[str, Any]:
     name, *changes = label.split(":")
     if name not in METHODS:
         raise ValueError(f"methods must be among {', '.join(METHODS)}, got {name!r}")
-    found: dict[str, Any] = {"method": name}
-    for change in changes:
-        try:
-            parsed = parse_config_args([change])
-        except Exception:
-            parsed = {}
-        if not parsed:
-            raise ValueError(f"a method's own settings must be key=value such as rag:retrieved=4, got {label!r}")
-        found |= parsed
-    return found
+    try:
+        return {"method": name, **parsed(changes)}
+    except ValueError:
+        raise ValueError(f"a method's settings must be key=value such as rag:retrieved=4, got {label!r}") from None
 
 
 def preset(name: str, task: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console.files import write_json, write_text
+from console.command import at_least_one
+from console.files import write_json
 from rich import box
 from rich.table import Table
 from simulation.apps import parsed
@@ -21,6 +22,7 @@ from cells.draws import draw
 from cells.estimate import duration
 from cells.run_cells import Reports
 from fed.answering import evaluation
+from fed.atomic_write import write_text
 from fed.lamp.tasks import get_task
 
 
@@ -39,9 +41,7 @@ class Search:
 
 def searches(options: argparse.Namespace) -> list[Search]:
     """One for each task and method. Raises ValueError for whatever would make a trial fail at once."""
-    for name in ("trials", "held-out", "jobs"):
-        if (value := getattr(options, name.replace("-", "_"))) < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    at_least_one(options, "trials", "held-out", "jobs")
     scoring = {"held-out": options.held_out, "max-queries": 0, "max-new-tokens": 0}
     tasks = [get_task(name).name for name in options.task.split(",")]
     starts = grid.cells(

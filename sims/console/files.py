@@ -1,14 +1,15 @@
-"""Result files for programs: JSON and CSV, written by rename."""
+"""Result files for programs: JSON and CSV, whole or not there at all."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from fed.atomic_write import write_text
 
 Rows = Sequence[dict[str, Any]]
 
@@ -18,16 +19,9 @@ def write_json(path: Path, content: object) -> Path:
 
 
 def write_csv(path: Path, rows: Rows) -> Path:
+    """The first row's keys head the columns."""
     out = StringIO(newline="")
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return write_text(path, out.getvalue())
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Written beside and renamed, so that nobody reads half a file."""
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    building.write_text(text, encoding="utf-8")
-    os.replace(building, path)
-    return path

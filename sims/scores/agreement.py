@@ -7,8 +7,15 @@ from typing import Any
 
 
 def scores(report: dict[str, Any]) -> dict[tuple[str, str, str], float]:
-    """(who, arm, metric) -> score; who is a user's id, or "all users". Arms that are null are left out."""
-    whole = [("all users", report["arms"]), *((user["user_id"], user["arms"]) for user in report["users"])]
+    """(who, arm, metric) -> score; who is a user's id, or "all users". Arms that are null are left out.
+
+    Raises:
+        ValueError: it is no report.json.
+    """
+    try:
+        whole = [("all users", report["arms"]), *((user["user_id"], user["arms"]) for user in report["users"])]
+    except KeyError as missing:
+        raise ValueError(f"a report.json must have arms, and users with theirs, and one has no {missing}") from None
     return {
         (who, arm, metric): value
         for who, arms in whole

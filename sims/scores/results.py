@@ -9,9 +9,10 @@ from typing import Any
 
 from cells.cell import Cell
 from cells.run_cells import Reports
-from console.files import write_csv, write_json, write_text
+from console.files import write_csv, write_json
 from console.machine import machine
 
+from fed.atomic_write import write_text
 from scores import rows as method_scores
 from scores import tables as method_tables
 

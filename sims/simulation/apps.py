@@ -33,21 +33,30 @@ def app_of(task: str) -> str:
 
 
 def settings(app: str, config: Config) -> Settings:
-    """The app's own settings with these changes, checked. Raises ValueError."""
+    """The settings of an app of `sims/` with these changes, checked. Raises ValueError."""
     return settings_of(SIMS / app, [words(config)] if config else [])
 
 
-def parsed(run_config: Sequence[str]) -> dict[str, Any]:
-    """The settings of every `-c`, later ones winning. Raises ValueError."""
+def parsed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of every `-c`, later ones winning: key=value pairs, or a TOML file of settings.
+
+    Flower reads past what it cannot parse; a setting that is silently not set would be worse than an error.
+
+    Promise: what Flower would skip is refused (tests/sims/simulation/test_apps.py).
+
+    Raises:
+        ValueError: a word is no key=value, or a file cannot be read.
+    """
     changes: dict[str, Any] = {}
-    for words in run_config:
+    for override in overrides:
+        pairs = spelled_out(override)
         try:
-            found = parse_config_args([words])
-        except Exception:
-            found = {}
-        if not found:
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {words!r}")
-        changes |= found
+            settings = parse_config_args([pairs])
+        except Exception as error:  # whatever Flower's reader of TOML raises
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}") from error
+        if not settings or _PAIR.sub("", pairs).split():
+            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}")
+        changes |= settings
     return changes
 
 
@@ -56,31 +65,25 @@ def spelled_out(override: str) -> str:
     if not override.endswith(".toml"):
         return override
     try:
-        found = tomllib.loads(Path(override).expanduser().read_text(encoding="utf-8"))
+        return words(tomllib.loads(Path(override).expanduser().read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"-c must name a readable TOML file of settings, got {override!r} ({error})") from error
-    return " ".join(f"{key}={json.dumps(value)}" for key, value in found.items())
 
 
-def settings_of(app: Path, overrides: list[str]) -> Settings:
-    """The app's run config with the overrides, checked. Raises ValueError."""
+def defaults(app: Path) -> dict[str, Any]:
+    """The run config of an app, by its folder. Raises ValueError where that is none."""
     file = app / "pyproject.toml"
     if not file.is_file():
         raise ValueError(f"the app must be a folder with a pyproject.toml, and there is no {str(file)!r}")
+    return dict(tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"])
+
+
+def settings_of(app: Path, overrides: Sequence[str]) -> Settings:
+    """The app's run config with the overrides, checked. Raises ValueError."""
+    config = defaults(app)
     from fed.settings.settings import Settings
 
-    config = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    changes = {}
-    for override in overrides:
-        try:
-            found = parse_config_args([override])
-        except Exception as error:
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}") from error
-        # Flower reads past what it cannot parse; a setting that is silently not set would be worse than an error.
-        if not found or len(_PAIR.sub("", override).split()):
-            raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}")
-        changes.update(found)
-    return Settings.parse({**config, **changes})
+    return Settings.parse({**config, **parsed(overrides)})
 
 
 def preflight(settings: Settings) -> None:

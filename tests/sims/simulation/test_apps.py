@@ -1,0 +1,33 @@
+"""What `-c` is read as: key=value pairs and TOML files, and nothing that Flower would silently skip."""
+
+import pytest
+from cells.plan import method_of
+from flwr.common.config import parse_config_args
+from simulation import apps
+
+
+def test_pairs_and_files_are_read_in_order_and_later_ones_win(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('rounds = 7\nfraction = 1.0\nlayers = "1,2"  # a comment\nprofile = true\n')
+    assert apps.parsed(["seed=1 data='a b'", str(file), 'seed=2 rounds=8 positions="f1+l2"']) == {
+        "seed": 2, "data": "a b", "rounds": 8, "fraction": 1.0, "layers": "1,2", "profile": True, "positions": "f1+l2",
+    }  # fmt: skip
+    assert apps.parsed([]) == {}
+
+
+@pytest.mark.parametrize(
+    "override", ["", "rounds", "rounds=3 seed", "rounds=3 and seed=1", 'rounds=3 data="a b', "rounds=two words"]
+)
+def test_a_word_that_is_no_pair_is_refused_and_not_skipped(override):
+    with pytest.raises(ValueError, match="-c must be key=value pairs with texts in quotes, got "):
+        apps.parsed(["seed=1", override])
+
+
+def test_flower_itself_would_skip_it():
+    assert parse_config_args(["rounds=3 seed"]) == {"rounds": 3}
+
+
+def test_a_method_has_its_settings_after_colons_by_the_same_rule():
+    assert method_of("rag:retrieved=4:profile=true") == {"method": "rag", "retrieved": 4, "profile": True}
+    with pytest.raises(ValueError, match="such as rag:retrieved=4, got 'rag:retrieved=4 more'"):
+        method_of("rag:retrieved=4 more")
