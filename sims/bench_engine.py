@@ -15,66 +15,61 @@ tokens/s do not depend on how many follow.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fed.base import sources
-
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import torch
 from bench.cases import bench_cache, bench_generation, bench_prefix, bench_profile
 from bench.engine_tables import show
 from bench.step_profile import flops_per_token, peak_speed
 from bench.training_cases import LABELS, TOKENS, bench_training
-from console.command import numbers
-from console.machine import commit, machine_of
+from console.command import Parser, numbers, options_of, parts_of, start, told
+from console.files import write_json
+from console.machine import machine
 from rich.console import Console
 from rich.progress import Progress
 
 from fed.base import model as base_model
-from fed.base import random_base
+from fed.base import random_base, sources
 from fed.base.device import DTYPES
+from server_strategy.report.report import git_commit
 
 PARTS = ("train", "cache", "prefix", "generate", "profile")
 
 
-def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = options_of(__doc__)
     p.add_argument("--parts", default=",".join(PARTS), help="which of them (default: %(default)s)")
     p.add_argument("--users", type=numbers, default=[8, 32], metavar="U,…", help="(default: 8,32)")
     p.add_argument("--rows", type=numbers, default=[2, 4, 16], metavar="N,…", help="rows a user (default: 2,4,16)")
     p.add_argument("--timed-users", type=int, default=2, metavar="N", help="of those alone (default: %(default)s)")
-    p.add_argument(
-        "--repeats", type=int, default=3, metavar="N", help="timed turns of each engine (default: %(default)s)"
-    )
-    p.add_argument(
-        "--layers", type=lambda t: tuple(numbers(t)), default=(10, 16, 22), metavar="L,…", help="edited blocks"
-    )
+    p.add_argument("--repeats", type=int, default=3, metavar="N", help="timed turns of each engine (default: 3)")
+    p.add_argument("--layers", type=numbers, default=[10, 16, 22], metavar="L,…", help="edited blocks")
     p.add_argument("--base-model", default=sources.EMBEDDED, help="or random:llama-2-7b, random:tiny, …")
     p.add_argument("--dtype", default="auto")
     p.add_argument("--device", default="auto")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    options = p.parse_args()
-    console = Console()
-    try:
-        if unknown := set(options.parts.split(",")) - set(PARTS):
-            raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-        load = random_base.load if options.base_model.startswith(random_base.PREFIX) else base_model.load
-        base = load(options.base_model, device=options.device, dtype=options.dtype)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return p
+
+
+@told()
+def main() -> int:
+    # What is timed, on which base.
+    options = parser().parse_args()
+    parts, layers, repeats = parts_of(options.parts, PARTS), tuple(options.layers), options.repeats
+    load = random_base.load if options.base_model.startswith(random_base.PREFIX) else base_model.load
+    base = load(options.base_model, device=options.device, dtype=options.dtype)
     result: dict[str, Any] = {
-        "commit": commit(),
-        "machine": machine_of(base.device),
+        "commit": git_commit(),
+        "machine": f"{machine(base.device)}, {torch.get_num_threads()} threads",
         "base_model": base.describe(),
-        "layers": options.layers,
-        "repeats": options.repeats,
+        "layers": layers,
+        "repeats": repeats,
         "train": [],
         "cache": [],
         "prefix": None,
@@ -82,44 +77,47 @@ def main() -> int:
         "profile": None,
         "peak_flops_per_second": None,
     }
+    console = Console()
     console.print(f"{base.name}, {base.dtype} on {base.device}; {result['machine']}; commit {result['commit']}")
+    # The parts, one after the other.
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("", total=None)
 
         def tick(case: str) -> Callable[[str], None]:
             return lambda engine: progress.update(bar, description=f"{case}, {engine}", advance=1)
 
-        if "train" in options.parts:
-            for users in options.users:
-                for rows in options.rows:
-                    name = f"training, {users} users × {rows} rows"
-                    case = bench_training(
-                        base, users, rows, options.layers, options.repeats, options.timed_users, tick(name)
-                    )
-                    result["train"].append(case)
-        if "cache" in options.parts:
+        if "train" in parts:
+            for users, rows in product(options.users, options.rows):
+                heard = tick(f"training, {users} users × {rows} rows")
+                result["train"].append(bench_training(base, users, rows, layers, repeats, options.timed_users, heard))
+        if "cache" in parts:
             for first in (base.skeleton.layers // 3, base.skeleton.layers // 2):
-                result["cache"].append(bench_cache(base, first, options.repeats, 8, 4, tick(f"cache below {first}")))
-        if "prefix" in options.parts:
-            result["prefix"] = bench_prefix(base, options.layers, options.repeats, 8, 4, tick("prefix"))
-        if "generate" in options.parts:
-            result["generate"] = bench_generation(base, 32, options.layers, options.repeats, tick("generation"))
-        if "profile" in options.parts:
-            result["profile"] = bench_profile(base, options.layers, options.repeats, 16, tick("profile"))
+                result["cache"].append(bench_cache(base, first, repeats, 8, 4, tick(f"cache below {first}")))
+        if "prefix" in parts:
+            result["prefix"] = bench_prefix(base, layers, repeats, 8, 4, tick("prefix"))
+        if "generate" in parts:
+            result["generate"] = bench_generation(base, 32, layers, repeats, tick("generation"))
+        if "profile" in parts:
+            result["profile"] = bench_profile(base, layers, repeats, 16, tick("profile"))
         if base.device.startswith("cuda"):
-            peak = result["peak_flops_per_second"] = peak_speed(base.device, DTYPES[base.dtype])
-            flops = flops_per_token(base, options.layers, TOKENS, LABELS, epochs=2)
-            as_counted = {"alone": "ours", "together": "ours"}
-            for case in result["train"]:
-                case["share_of_peak"] = {
-                    name: one["tokens_per_second"] * flops[as_counted.get(name, name)] / peak
-                    for name, one in case["engines"].items()
-                }
+            result["peak_flops_per_second"] = peak_speed(base.device, DTYPES[base.dtype])
+            add_shares_of_peak(result, flops_per_token(base, layers, TOKENS, LABELS, epochs=2))
+    # What came of it, for people and for programs.
     show(result, console)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, result)
     return 0
 
 
+def add_shares_of_peak(result: dict[str, Any], flops: dict[str, float]) -> None:
+    """Into each training case: what share of the device's best speed every engine reached, in products alone."""
+    counted_as = {"alone": "ours", "together": "ours"}
+    for case in result["train"]:
+        case["share_of_peak"] = {
+            name: engine["tokens_per_second"] * flops[counted_as.get(name, name)] / result["peak_flops_per_second"]
+            for name, engine in case["engines"].items()
+        }
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

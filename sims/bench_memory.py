@@ -17,9 +17,7 @@ Sizes are bytes. `--base-model random:tiny` (fed.base.random_base) makes the las
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,26 +29,30 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from bench.memory import bench_actors, bench_base, bench_runs, bench_stage2, hold, show
 from console import terminal
+from console.command import numbers, options_of, parts_of, start, told
+from console.files import write_json
 
 from fed.base.random_base import save_tiny
 
 PARTS = ("base", "actors", "runs", "stage2")
 
 
+@told()
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = options_of(__doc__)
     p.add_argument("--parts", default="base,actors", help=f"of {', '.join(PARTS)} (default: %(default)s)")
     p.add_argument("--base-model", default=sources.EMBEDDED)
     p.add_argument("--dtype", default="auto", help="of the part base")
     p.add_argument("--processes", type=int, default=2, metavar="N", help="of the part base (default: 2)")
     p.add_argument("--users", type=int, default=1000, metavar="N", help="of the part stage2 (default: 1000)")
-    p.add_argument("--runs", default="2,100", metavar="U,…", help="users of the runs (default: 2,100)")
+    p.add_argument("--runs", type=numbers, default=[2, 100], metavar="U,…", help="users of the runs (default: 2,100)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     p.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.hold:
         hold(options.base_model, options.dtype)
         return 0
+    parts = parts_of(options.parts, PARTS)
     console = terminal.console()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="perfit-tiny-") as scratch, console.status("") as status:
@@ -63,26 +65,20 @@ def main() -> int:
         def say(text: str) -> None:
             status.update(f"{time.monotonic() - started:.0f} s, {text}")
 
-        try:
-            if unknown := set(options.parts.split(",")) - set(PARTS):
-                raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-            if "base" in options.parts:
-                say("two processes load the base")
-                result["base"] = bench_base(source, options.dtype, options.processes)
-            if "actors" in options.parts:
-                result["actors"] = bench_actors(source, say)
-            if "runs" in options.parts:
-                result["runs"] = bench_runs(source, [int(n) for n in options.runs.split(",")], say)
-            if "stage2" in options.parts:
-                result["stage2"] = bench_stage2(source, options.users, say)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        if "base" in parts:
+            say(f"{options.processes} processes load the base")
+            result["base"] = bench_base(source, options.dtype, options.processes)
+        if "actors" in parts:
+            result["actors"] = bench_actors(source, say)
+        if "runs" in parts:
+            result["runs"] = bench_runs(source, options.runs, say)
+        if "stage2" in parts:
+            result["stage2"] = bench_stage2(source, options.users, say)
     show(result, console)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, result)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

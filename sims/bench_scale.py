@@ -11,53 +11,46 @@ user-round is one user's share of one of the three phases. Beside FILE a plot of
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.scale import RunFailed, growth, measure, plot, table
+from bench.scale import growth, measure, plot, table
 from console import terminal
-from console.command import numbers
+from console.command import numbers, options_of, start, told
+from console.files import write_json
 from rich.progress import Progress
 
 from fed.base.random_base import save_tiny
 
 
+@told()
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = options_of(__doc__)
     p.add_argument("--users", type=numbers, default=[10, 100, 1000, 10_000], metavar="U,…", help="(10,100,1000,10000)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, and the plot beside it")
     options = p.parse_args()
     console = terminal.console()
-    found: list[dict[str, Any]] = []
+    sizes: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="perfit-scale-") as scratch, Progress(console=console) as progress:
         base = Path(scratch) / "tiny"
         save_tiny(base)
         bar = progress.add_task("", total=len(options.users))
         for users in options.users:
-            try:
-                one = measure(
-                    users,
-                    base,
-                    Path(scratch) / "runs",
-                    lambda line, n=users: progress.update(bar, description=f"{n:,} users: {line}"),  # type: ignore[misc]
-                )
-            except RunFailed as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
-            found.append(one)
+
+            def say(line: str, users: int = users) -> None:
+                progress.update(bar, description=f"{users:,} users: {line[:80]}")
+
+            sizes.append(measure(users, base, Path(scratch) / "runs", say))
             progress.update(bar, advance=1)
             if options.json:  # after every size: the largest takes minutes
-                options.json.write_text(json.dumps({"runs": found, "exponents": growth(found)}, indent=1) + "\n")
-                plot(found, options.json)
-    console.print(table(found))
-    if len(found) > 1:
-        console.print("seconds grow with users to the power of", ", ".join(f"{e:.2f}" for e in growth(found)))
+                write_json(options.json, {"runs": sizes, "exponents": growth(sizes)})
+                plot(sizes, options.json)
+    console.print(table(sizes))
+    if len(sizes) > 1:
+        console.print("seconds grow with users to the power of", ", ".join(f"{e:.2f}" for e in growth(sizes)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,27 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from simulation.app_run import app_run
-from simulation.apps import SIMS, settings_of
+from simulation.app_run import run
+from simulation.apps import SIMS, settings
 from simulation.processes import family
+from simulation.seats import Seat
 
 from fed.base import mapped_weights, sources
 from fed.base import model as base_model
 
-SHORT = (
-    "max-items=2 max-queries=2 max-new-tokens=4 max-length=48 rounds=1 fraction=1.0 local-epochs=1 stage2-epochs=1 "
-    "token-budget=48"
-)
+SHORT = {
+    "max-items": 2,
+    "max-queries": 2,
+    "max-new-tokens": 4,
+    "max-length": 48,
+    "rounds": 1,
+    "fraction": 1.0,
+    "local-epochs": 1,
+    "stage2-epochs": 1,
+    "token-budget": 48,
+}
 
 
-def short(source: str, users: int, out: str) -> str:
+def short(source: str, users: int, out: str) -> dict[str, Any]:
     """The run config of a short run with so many users to federate and as many to personalize."""
     config = json.loads((Path(sources.resolve(source)[1]) / "config.json").read_text(encoding="utf-8"))
     blocks = int(config["num_hidden_layers"])
-    return (
-        f'{SHORT} layers="{blocks // 3},{blocks // 2}" data="synthetic:{users}" base-model="{source}" '
-        f'output-dir="{out}"'
-    )
+    layers = f"{blocks // 3},{blocks // 2}"
+    return SHORT | {"layers": layers, "data": f"synthetic:{users}", "base-model": source, "output-dir": out}
+
+
+def two_supernodes(cores: int) -> Seat:
+    """A run of two SuperNodes with so many cores an actor, on a SuperLink of its own."""
+    return Seat(os.environ, f"num-supernodes=2 client-resources-num-cpus={cores}")
 
 
 def mapped(pid: int | str, under: Path | None) -> dict[str, int]:
@@ -121,22 +133,27 @@ def bench_actors(source: str, say: Callable[[str], None]) -> dict[str, Any]:
             best.update(found)
 
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
-        config = short(source, 4, out)
-        for line in app_run(config, "num-supernodes=2 client-resources-num-cpus=1", look):
-            say(f"actors: {line[:70]}")
+        run(
+            "lamp7",
+            short(source, 4, out),
+            say=lambda line: say(f"actors: {line[:70]}"),
+            seat=two_supernodes(cores=1),
+            each_second=look,
+        )
     return best
 
 
 def bench_runs(source: str, sizes: list[int], say: Callable[[str], None]) -> dict[str, Any]:
-    """Peak PSS of all processes of whole runs, as `sims/run.py` prints it."""
+    """Peak PSS of all processes of whole runs, as `sims/run.py` tells it."""
     peaks = {}
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
         for users in sizes:
-            config = short(source, users, out)
-            for line in app_run(config, "num-supernodes=2 client-resources-num-cpus=2", lambda _: None):
+
+            def heard(line: str, users: int = users) -> None:
                 say(f"{users} users: {line[:70]}")
-                if line.startswith("peak memory"):
-                    peaks[users] = round(float(line.split()[5]) * 1e9)
+
+            finished = run("lamp7", short(source, users, out), say=heard, seat=two_supernodes(cores=2))
+            peaks[users] = finished.measured_peak()
     return {"peak_bytes": peaks, "most_over_fewest": peaks[sizes[-1]] / peaks[sizes[0]]}
 
 
@@ -153,9 +170,9 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
     bands = [0] * 10
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
         config = short(source, users, out)
-        settings = settings_of(SIMS / "lamp7", [config])
+        chosen = settings("lamp7", config)
         where: dict[str, int | float | str | bytes] = {"partition-id": 0, "num-partitions": 1}
-        node = Node(settings, NodeConfig.parse(where), 1)
+        node = Node(chosen, NodeConfig.parse(where), 1)
         collective = node.vault.write_collective(node.method.initial_collective())
         content = RecordDict(
             {
@@ -177,7 +194,7 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            context = Context(1, 1, where, RecordDict(), settings.as_config())  # type: ignore[arg-type]
+            context = Context(1, 1, where, RecordDict(), chosen.as_config())  # type: ignore[arg-type]
             reply = app(Message(content, dst_node_id=1, message_type="train.personalize"), context)
         finally:
             ended.set()

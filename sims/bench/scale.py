@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,43 +11,47 @@ from typing import Any
 
 import matplotlib
 from rich.table import Table
-from simulation.apps import SIMS
+from simulation.app_run import run
 
 PHASES = ("stage1", "stage2", "evaluate")
-CONFIG = (
-    'layers="1,2" stage1-rank=2 stage2-rank=2 rounds=1 fraction=1.0 stage2-epochs=1 local-epochs=1 max-items=2 '
-    'max-queries=1 max-new-tokens=2 max-length=64 token-budget=4096 dtype="float32" device="cpu"'
-)
-
-
-class RunFailed(ValueError):
-    """A run of the app ended otherwise than with a report."""
+CONFIG = {
+    "layers": "1,2",
+    "stage1-rank": 2,
+    "stage2-rank": 2,
+    "rounds": 1,
+    "fraction": 1.0,
+    "stage2-epochs": 1,
+    "local-epochs": 1,
+    "max-items": 2,
+    "max-queries": 1,
+    "max-new-tokens": 2,
+    "max-length": 64,
+    "token-budget": 4096,
+    "dtype": "float32",
+    "device": "cpu",
+}
 
 
 def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """One run; seconds by phase, peak memory (PSS of all processes), and seconds outside the app's own clock."""
-    config = f'{CONFIG} base-model="{base}" data="synthetic:{users}" output-dir="{out}"'
-    command = [sys.executable, str(SIMS / "run.py"), str(SIMS / "lamp7"), "-c", config]
-    start, lines = time.perf_counter(), []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.strip())
-            say(lines[-1][:80])
+    """One run; seconds by phase, peak memory (PSS of all processes), and seconds outside the app's own clock.
+
+    Raises:
+        ValueError: the run failed, or tested another number of users.
+    """
+    config = CONFIG | {"base-model": str(base), "data": f"synthetic:{users}", "output-dir": str(out)}
+    start = time.perf_counter()
+    finished = run("lamp7", config, say=say)
     wall = time.perf_counter() - start
-    if process.returncode:
-        raise RunFailed(f"the run with {users} users failed: {' / '.join(lines[-3:])}")
-    report = json.loads(Path(lines[-1]).read_text(encoding="utf-8"))
+    report = json.loads(finished.report.read_text(encoding="utf-8"))
     if len(report["users"]) != users:
-        raise RunFailed(f"{users} users must be tested, and {len(report['users'])} were")
-    peak = next(float(line.split()[5]) for line in reversed(lines) if line.startswith("peak memory"))
+        raise ValueError(f"{users} users must be tested, and {len(report['users'])} were")
     seconds = report["seconds"]
     return {
         "users": users,
         "wall_seconds": wall,
         "seconds": seconds | {"around": seconds["total"] - sum(seconds[phase] for phase in PHASES)},
         "user_round_seconds": seconds["total"] / (len(PHASES) * users),
-        "peak_bytes": peak * 1e9,
+        "peak_bytes": finished.measured_peak(),
         "git": report["git"],
     }
 

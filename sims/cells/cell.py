@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from simulation.app_run import run
 from simulation.apps import Config, app_of, settings
 from simulation.seats import Seat
 
+from fed.atomic_write import write_text
 from fed.lamp.layouts import find_files
 from fed.lamp.tasks import get_task
 from fed.settings.settings import Settings
@@ -90,12 +90,18 @@ class Cell:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def run_folder(self, root: Path) -> Path:
+        """Where its finished run's own files are, bytes.csv among them. Raises ValueError where it had no run."""
+        for report in self.folder(root).glob("*/report.json"):
+            return report.parent
+        raise ValueError(f"the cell must have had a run of its own, and {self.folder(root)} holds no report.json")
+
     def run(self, root: Path, say: Callable[[str], None], seat: Seat | None = None) -> dict[str, Any]:
         """Run the cell and keep its report. Raises ValueError where the run fails."""
         folder = self._cleared(root)
         start = time.monotonic()
-        path = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say, seat)
-        report = json.loads(path.read_text(encoding="utf-8"))
+        finished = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say=say, seat=seat)
+        report = json.loads(finished.report.read_text(encoding="utf-8"))
         report["seconds"]["wall"] = round(time.monotonic() - start, 3)
         return self._keep(folder, report)
 
@@ -132,9 +138,7 @@ class Cell:
 
     def _keep(self, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         content = {"key": self.key, "label": self.label, "task": self.task, "seed": self.seed, "report": report}
-        building = folder / f".cell.{os.getpid()}"
-        building.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        os.replace(building, folder / "cell.json")
+        write_text(folder / "cell.json", json.dumps(content, ensure_ascii=False))
         return dict(report)
 
 

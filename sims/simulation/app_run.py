@@ -1,4 +1,4 @@
-"""Whole runs of an app by `sims/run.py`, as processes whose lines are heard."""
+"""A whole run of an app by `sims/run.py`, as a process whose lines are heard: how every command starts one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from console import leaving
@@ -15,45 +17,44 @@ from simulation.apps import SIMS, Config, words
 from simulation.seats import Seat
 
 _STEP = re.compile(r"(stage|evaluat|profiles|warning)")  # what is happening; tables and paths of one run are not
+_PEAK = re.compile(r"peak memory of all processes: ([\d.]+) GB")
 
 
-def app_run(config: str, supernodes: str, each: Callable[[int], None]) -> Iterator[str]:
-    """The lines of a run of `sims/run.py`; `each` is called once a second with its pid. Raises ValueError."""
-    command = [
-        sys.executable,
-        str(SIMS / "run.py"),
-        str(SIMS / "lamp7"),
-        "-c",
-        config,
-        "--federation-config",
-        supernodes,
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        ended = threading.Event()
+@dataclass(frozen=True)
+class Finished:
+    """What a run left behind.
 
-        def watch() -> None:
-            while not ended.wait(1.0):
-                each(process.pid)
+    Attributes:
+        report: the path of its report.json.
+        peak_bytes: the most memory (PSS) of all its processes together; None where the SuperLink was there before.
+    """
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            assert process.stdout is not None
-            last = ""
-            for line in process.stdout:
-                yield (last := line.strip())
-        finally:
-            ended.set()
-            watcher.join()
-    if process.returncode:
-        raise ValueError(f"the run failed: {last}")
+    report: Path
+    peak_bytes: int | None
+
+    def measured_peak(self) -> int:
+        """The peak. Raises ValueError where it is not known."""
+        if self.peak_bytes is None:
+            raise ValueError("memory is measured where a run starts a SuperLink of its own: unset FLWR_HOME")
+        return self.peak_bytes
 
 
-def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None = None) -> Path:
-    """A whole run by `sims/run.py`; `say` hears of its steps as they come. Returns the path of report.json.
+def run(
+    app: str,
+    config: Config,
+    *,
+    say: Callable[[str], None],
+    seat: Seat | None = None,
+    each_second: Callable[[int], None] | None = None,
+) -> Finished:
+    """A whole run by `sims/run.py`.
 
     Args:
+        app: the name of a folder of `sims/`.
+        config: changes to the app's own settings.
+        say: hears of its steps as they come.
         seat: where to run it; None: on a SuperLink that lives as long as the run.
+        each_second: called with the pid of `sims/run.py` while it runs, by another thread.
 
     Raises:
         ValueError: the run failed, with its own error line.
@@ -62,7 +63,7 @@ def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None 
     if seat is not None and seat.federation:
         command += ["--federation-config", seat.federation]
     environment = None if seat is None else {**seat.environment}
-    last = ""
+    last, peak = "", None
     # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
     # clean-up short and leave a SuperLink behind. The run is told once, below.
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True, "env": environment}
@@ -70,11 +71,35 @@ def run(app: str, config: Config, say: Callable[[str], None], seat: Seat | None 
         assert process.stdout is not None
         if seat is not None:
             seat.take(process)
-        for line in process.stdout:
-            if line.strip():
-                last = line.strip()
-                if _STEP.match(line):
-                    say(last)
+        with _watched(process.pid, each_second):
+            for line in process.stdout:
+                if not (said := line.strip()):
+                    continue
+                last = said
+                if _STEP.match(said):
+                    say(said)
+                elif memory := _PEAK.match(said):
+                    peak = round(float(memory[1]) * 1e9)
     if process.returncode:
         raise ValueError(f"the run of {config.get('method', app)} failed: {last.removeprefix('error: ')}")
-    return Path(last)
+    return Finished(Path(last), peak)
+
+
+@contextmanager
+def _watched(pid: int, each_second: Callable[[int], None] | None) -> Iterator[None]:
+    if each_second is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            each_second(pid)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

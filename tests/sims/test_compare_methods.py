@@ -57,7 +57,7 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
         assert (tmp_path / name).stat().st_size > 200
     cells = script("cells.cell")
     asked = []
-    monkeypatch.setattr(cells, "run", lambda app, config, say, seat: asked.append(config["method"]) or _fails())
+    monkeypatch.setattr(cells, "run", lambda app, config, *, say, seat: asked.append(config["method"]) or _fails())
     code, said, error = command(*options)
     assert code == 0 and asked == [] and "2 cells, 2 finished before" in said
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == found["rows"]
