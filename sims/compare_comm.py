@@ -4,24 +4,23 @@ Compares PerFit (federated and private LoReFT edits) with OPPU, one LoRA per use
 (lora-c), FFA-LoRA and FedSA-LoRA: (a) federated training, (b) provisioning and storage, (c) edge-cloud serving. The
 paper's tables 2 and 3 and FlowerTune's budget come first, from the same functions. Then (d), measured: perfit, oppu,
 lora-p and lora-c each run in the Flower app on the embedded base, a few minutes together; `--analytic` leaves it out.
+With `--out` a finished run is kept in OUT/cells and not run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from communication import measured as comm_measured
 from communication.analysis import analyse
+from communication.measured import source_of
 from communication.results import measure, write
 from communication.tables import measured_tables, tables
-from console import leaving, terminal
-from console.command import Parser
+from console import terminal
+from console.command import Parser, at_least_one, options_of, start, told
 from console.files import write_json
 
 from fed.base.skeleton import PRESETS
@@ -37,8 +36,8 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = options_of(__doc__, EXAMPLES)
     p.add_argument("--analytic", action="store_true", help="only what follows from the model's shapes; seconds")
     p.add_argument(
         "--model",
@@ -73,45 +72,43 @@ def parser() -> argparse.ArgumentParser:
         help="LaMP_4 or LaMP_7 data for the measured part (default: the embedded synthetic users)",
     )
     p.add_argument("--seed", type=int, default=0, help="of the measured part (default: %(default)s)")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="measured runs at a time (default: 1)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to one JSON file")
     p.add_argument("--out", type=Path, metavar="DIR", help="write tables (CSV, JSON) and figures (PNG, SVG) there")
     return p
 
 
+@told(stopped="stopped; with --out the same command goes on where it stood")
 def main(arguments: Sequence[str] | None = None) -> int:
+    # Options that cannot be, before anything is built.
     options = parser().parse_args(arguments)
     console = terminal.console(110)
-    try:
-        if options.data and options.analytic:
-            raise ValueError("data concerns the measured part, which --analytic leaves out; give one of the two")
-        if not options.analytic:
-            comm_measured.source_of(options.data)  # a wrong folder is told before anything is built
-        for folder in (options.json.parent if options.json else None, options.out):
-            if folder:
-                folder.mkdir(parents=True, exist_ok=True)
-        report = analyse(options)
-        for table in tables(report):
+    at_least_one(options, "jobs")
+    if options.data and options.analytic:
+        raise ValueError("data concerns the measured part, which --analytic leaves out; give one of the two")
+    if not options.analytic:
+        source_of(options.data)
+    for folder in (options.json.parent if options.json else None, options.out):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+    # What follows from the shapes, then what real runs sent.
+    report = analyse(options)
+    for table in tables(report):
+        console.print(table)
+    if not options.analytic:
+        measure(options, report, console)
+        for table in measured_tables(report["measured"], report["scenarios"]["quality"]):
             console.print(table)
-        if not options.analytic:
-            measure(options, report, console)
-            for table in measured_tables(report["measured"], report["scenarios"]["quality"]):
-                console.print(table)
-        wrote = []
-        if options.json:
-            wrote.append(f"wrote {write_json(options.json, report)}")
-        if options.out:
-            wrote.append(f"wrote {len(write(report, options.out))} files to {options.out}")
-        for note in [*report["notes"], *wrote]:
-            console.print(f"· {note}", highlight=False, markup=False)
-    except (ValueError, OSError) as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    # The files, and the notes.
+    wrote = []
+    if options.json:
+        wrote.append(f"wrote {write_json(options.json, report)}")
+    if options.out:
+        wrote.append(f"wrote {len(write(report, options.out))} files to {options.out}")
+    for note in [*report["notes"], *wrote]:
+        console.print(f"· {note}", highlight=False, markup=False)
     return 0
 
 
 if __name__ == "__main__":
-    leaving.once()  # the run in progress is ended too, not left behind
-    sys.exit(main())
+    start(main)  # the runs in progress are ended too, not left behind

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
+from cells.run_cells import run_cells
 from console.files import write_csv, write_json
 from rich.console import Console
 
@@ -48,28 +47,24 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 
 def measure(options: argparse.Namespace, report: Report, console: Console) -> None:
-    """Run every method in the Flower app and put the outcomes into `report`.
+    """Run every method in the Flower app, kept in OUT/cells, and put the outcomes into `report`.
+
+    Promise: a payload that is not the analytic one fails the command, and a finished run is not run again
+    (tests/sims/test_compare_comm.py).
 
     Raises:
         ValueError: a run failed, or a measured payload is not the analytic one.
     """
+    # The runs. A method's messages are its own, so none is taken from another whose stage 1 it is.
     source = comm_measured.source_of(options.data)
-    kept = options.out / "runs" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
-    runs = []
-    for number, method in enumerate(comm_measured.METHODS, 1):
-        head = f"{method} ({number} of {len(comm_measured.METHODS)})"
-        start = time.monotonic()
-        with console.status(f"{head}: starting") as status:
-
-            def say(line: str, head: str = head, status: Any = status) -> None:
-                if console.is_terminal:
-                    status.update(f"{head}: {line[:90]}")
-                elif line.startswith(("stage", "evaluation", "warning", "error")):
-                    console.print(f"{head}: {line}", highlight=False, markup=False)
-
-            path = comm_measured.run(method, source, kept.resolve(), options.wire_dtype, options.seed, say)
-        runs.append(comm_measured.measured(path))
-        console.print(f"{head}: {time.monotonic() - start:.0f} s · {path}", highlight=False, markup=False)
+    cells = comm_measured.cells_of(source, wire_dtype=options.wire_dtype, seed=options.seed)
+    root = options.out / "cells" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
+    reports, lost = run_cells(cells, root, console, jobs=options.jobs, share_stage1=False)
+    console.print(f"runs: {root}", highlight=False, markup=False)
+    for failed in lost.values():
+        raise ValueError(failed)
+    runs = [comm_measured.measured(r, cell.run_folder(root) / "bytes.csv") for cell, r in reports.items()]
+    # What they were runs of, and what came of them.
     first = runs[0]["report"]
     report["settings"]["measured"] = comm_measured.PLAN | {
         "rates": comm_measured.RATES,
@@ -83,9 +78,8 @@ def measure(options: argparse.Namespace, report: Report, console: Console) -> No
     }
     report["scenarios"]["quality"] = comm_measured.quality_against_bytes(runs)
     report["measured"] = [{key: value for key, value in run.items() if key != "report"} for run in runs]
-    wrong = [m for run in runs for m in run["messages"] if not m["equal"]]
-    if wrong:
-        m = wrong[0]
+    # The measured bytes against the analysis.
+    for m in (m for run in runs for m in run["messages"] if not m["equal"]):
         raise ValueError(
             f"the measured payload must be the analytic one, but {m['method']} {m['phase']} {m['direction']} sent "
             f"{m['measured_payload']:,} B, not {m['analytic_payload']:,} B"

@@ -122,6 +122,7 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
     line = ["--model", "smollm2-135m", "--wire-dtype", "float16", "--json", str(file), "--out", str(out)]
     assert command(line) == 0
     said, found = capsys.readouterr().out, json.loads(file.read_text())
+    assert "2 cells, 0 finished before; 2 to run, 1 at a time" in said
     assert "NO" not in [word for row in said.splitlines() for word in row.split()]
     assert [run["method"] for run in found["measured"]] == ["perfit", "oppu"]
     for run in found["measured"]:
@@ -144,20 +145,37 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
     for name in ("quality.png", "quality.svg", "measured.csv", "measured.json", "federated.png"):
         assert (out / name).stat().st_size > 100
     assert (out / "quality.png").read_bytes()[:4] == b"\x89PNG"
+    assert command(line) == 0  # goes on where it stood: nothing is left to run
+    assert "2 cells, 2 finished before; 0 to run" in capsys.readouterr().out and json.loads(file.read_text()) == found
 
 
 def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monkeypatch, tmp_path, capsys):
+    """By a finished cell whose bytes.csv says that one message weighed a byte too much."""
     measured = importlib.import_module("communication.measured")
-    wrong = {"method": "perfit", "phase": "stage1", "direction": "up", "measured_payload": 9, "analytic_payload": 8}
-    run = {"method": "perfit", "messages": [wrong | {"equal": False}], "total_payload": 9, "private_parameters": 0}
-    report = {"base_model": {"name": "x", "dtype": "x"}, "data": {"task": "x"}, "users": [], "git": "x"}
-    scores = {"loss_per_token": 1.0, "rougeL": 0.1}
-    arms = {"base": scores, "stage1": scores, "stage1+2": None}
     monkeypatch.setattr(measured, "METHODS", ("perfit",))
-    monkeypatch.setattr(measured, "run", lambda *_: tmp_path)
-    monkeypatch.setattr(measured, "measured", lambda _: run | {"arms": arms, "report": report})
-    assert command(["--model", "smollm2-135m"]) == 1
-    assert "perfit stage1 up sent 9 B, not 8 B" in capsys.readouterr().err
+    (cell,) = measured.cells_of(measured.source_of(None), wire_dtype="float32", seed=0)
+    scores = {"loss_per_token": 1.0, "rougeL": 0.1}
+    report = {"app": "lamp7", "method": "perfit", "engine": "batched", "settings": cell.settings().as_config()}
+    report |= {"base_model": {"name": "x", "dtype": "x"}, "data": {"task": "LaMP_7"}, "users": [], "git": "x"}
+    report |= {"arms": {"base": scores, "stage1": scores, "stage1+2": None}, "seconds": {"total": 1.0}}
+    folder = cell.folder(tmp_path / "cells")
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "report.json").write_text("{}")
+    (folder / "cell.json").write_text(json.dumps({"key": cell.key, "report": report}))
+    right = 3 * 8 * (2 * 576 + 1) * 4  # layers × rank × (R and W of 576 numbers, b) × float32
+    for payload in (right, right + 1):
+        sizes = f"{payload},{payload + 200},{payload + 300}"
+        entries = f"phase,round,direction,user,payload,record,wire\nstage1,1,up,alice,{sizes}\n"
+        (folder / "1" / "bytes.csv").write_text(entries)
+        code = command(["--model", "smollm2-135m", "--out", str(tmp_path)])
+        said = capsys.readouterr()
+        assert "1 cells, 1 finished before; 0 to run" in said.out and code == (payload != right), said.err
+    assert f"perfit stage1 up sent {right + 1:,} B, not {right:,} B" in said.err
+
+
+def test_jobs_is_checked_before_anything_runs(command, capsys):
+    assert command(["--jobs", "0"]) == 1
+    assert capsys.readouterr().err == "error: --jobs must be at least 1, got 0\n"
 
 
 @pytest.mark.parametrize(
