@@ -1,1 +1,12 @@
-"""The ClientApp: what a device runs, and what Ray hosts in simulation. Imports no ray, pyreft or datasets."""
+"""The ClientApp: what a device runs, and what Ray hosts in simulation. Imports no ray, pyreft or datasets.
+
+app           the ClientApp: what each message does
+messages      messages that carry several users at once, unpacked; replies packed in few objects
+portions      a node's users by the group, so that memory does not grow with users
+node          one node: its users, their data, the vault, the base
+node_config   what a SuperNode is told where it runs, checked
+progress      progress lines, at most one every few seconds
+vault         command: look into a device's vault, export or erase (`python -m clients.vault`)
+chat          command: answer prompts with one's own edits (`python -m clients.chat`)
+footprint     command: what a device installs, and its size (`python -m clients.footprint`)
+"""

@@ -1,1 +1,16 @@
-"""PerFit's method, data and byte accounting: torch and transformers only, no Flower and no Ray."""
+"""PerFit's method, data and byte accounting: torch and transformers only, no Flower and no Ray.
+
+randomness       one random generator a name: (seed, purpose, round, user) decides what is drawn
+base/            the frozen base model: where it comes from, its device, dtype, shapes and memory
+edits/           edits of hidden states, and LoRA: their algebra, where they apply, how they hang on the blocks
+averages/        means of edits, for the server's side of a round
+forward/         forward passes that many users share: batches, losses of completions, states kept for later passes
+training/        local training of one or many users' edits
+answering/       answers and losses under edits: decoding, scoring, choice among labels, the four arms of a test
+lamp/            the LaMP benchmark: tasks, users, a device's own history, cohorts, metrics, submissions
+prompts/         what stands before a row: retrieved items of the user's history, a profile text
+communication/   every byte: how edits travel, what crossed, what it costs by analysis
+privacy/         private tensors at rest: written, sealed, erased
+settings/        the run config: its keys and their rules, the registry of methods, paths
+methods/         the methods a run can choose, one file each
+"""

@@ -1,1 +1,9 @@
-"""The ServerApp: federated rounds, stage 2, evaluation, and the report. Never imports `clients`."""
+"""The ServerApp: federated rounds, stage 2, evaluation, and the report. Never imports `clients`.
+
+app               the ServerApp
+run               one run: greeting, stage 1, hand-out, stage 2, evaluation, report
+personalization   after stage 1: hand out the collective edit, have users train and test
+grid/             the SuperNodes: who they are, users shown as nodes, messages packed and counted
+rounds/           the rounds of stage 1: strategy and sampling
+report/           what a run leaves: report.json, tables, charts, a page
+"""

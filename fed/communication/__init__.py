@@ -1,1 +1,8 @@
-"""Every byte: how edits travel, what crossed, and what it costs by analysis."""
+"""Every byte: how edits travel, what crossed, and what it costs by analysis.
+
+wire        one edit as one flat array: dtype and size
+ledger      every byte that crosses: user, phase, round, way
+costs       what each method's tensors weigh, from a model's shapes alone
+traffic     what that makes in training, storage and serving
+published   published tables, computed again by the same functions
+"""

@@ -1,4 +1,14 @@
-"""The personalization methods a run can choose: one file each here, one line each in `fed.settings.methods.METHODS`."""
+"""The personalization methods a run can choose: one file each here, one line each in `fed.settings.methods.METHODS`.
+
+method             the interface: what is federated, what is private, how it trains, what answers
+perfit             PerFit, and its stage 1 alone
+reft               private LoReFT alone: reft-p, reft-cp
+fedreft            FedReFT: each user's edit mixed with the median of all others'
+lora               lora-c, lora-p, oppu
+stylevector        a user's style as one direction, found without training
+non_personalized   the base as it is; rag and pag too
+edit_reader        answers under edits of hidden states, for the methods that have some
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,7 @@
-"""The run config: its keys and their rules, the registry of methods, paths."""
+"""The run config: its keys and their rules, the registry of methods, paths.
+
+settings   the run config, parsed once into a frozen dataclass and checked
+rules      the rules that a key obeys
+methods    the registry of methods, one line each
+paths      a run's relative paths, made absolute
+"""

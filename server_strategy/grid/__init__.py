@@ -1,1 +1,9 @@
-"""The SuperNodes as the server sees them: who they are, users shown as nodes, many users a message, bytes counted."""
+"""The SuperNodes as the server sees them: who they are, users shown as nodes, many users a message, bytes counted.
+
+nodes          wait until all are registered, ask each whom it hosts and what base it runs
+user_grid      a Grid whose nodes are users: stock strategies sample and average users
+packing        several users in one message, and its reply taken apart
+translation    between the arrays that strategies see and those that travel
+message_size   a message's payload, record and wire bytes
+work_time      when clients were at work, in a simulation
+"""

@@ -1,1 +1,9 @@
-"""What a run leaves: report.json, tables for the terminal, charts and a page."""
+"""What a run leaves: report.json, tables for the terminal, charts and a page.
+
+report       report.json and its companions
+tables       tables and a verdict for the terminal; the words that every view shares
+charts       the page's charts as inline SVG
+page         a finished run as one HTML file
+page_users   the page's part on users
+html         the pieces that a page is made of
+"""

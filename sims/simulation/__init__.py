@@ -1,1 +1,9 @@
-"""Runs of the Flower apps on this machine: apps, SuperLink, processes, seats, time."""
+"""Runs of the Flower apps on this machine: apps, SuperLink, processes, seats, time.
+
+apps         the apps: where they are, their settings with overrides, checked before anything starts
+app_run      whole runs of an app by `sims/run.py`, as processes whose lines are heard
+superlink    a SuperLink for simulations; start, log and status asked from a program
+processes    families of processes: who belongs to whom, their end, their memory
+seats        where cells run: a SuperLink kept between them, a share of the cores
+wall_clock   where the time of a whole run goes
+"""
