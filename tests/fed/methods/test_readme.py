@@ -1,4 +1,4 @@
-"""README's "Adding a method": its file and its registry line, taken from the text, run through the whole app."""
+"""fed/methods/README.md, "Add a method": its file and its registry line, taken from the text, run through the app."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import pytest
 import fed.methods
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
-from fed.settings import methods
 from fed.settings import methods as registry
 from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = (Path(fed.methods.__file__).parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def blocks():
-    section = README.read_text(encoding="utf-8").split("\n## Methods\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", README.split("\n## Add a method\n")[1], re.DOTALL)
 
 
 def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, monkeypatch):  # noqa: F811
@@ -33,19 +31,27 @@ def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, 
     monkeypatch.setitem(sys.modules, "fed.methods.rank_one", None)
     del sys.modules["fed.methods.rank_one"]
     ((name, entry),) = eval(f"{{{line}}}", vars(registry)).items()
-    monkeypatch.setitem(methods.METHODS, name, entry)
+    monkeypatch.setitem(registry.METHODS, name, entry)
     report, _, folder = federate(settings(method=name, max_new_tokens=0), 2)
     assert (report["method"], report["parameters"]["stage1"]) == ("rank-one", 0)
     assert report["parameters"]["stage2"] == 2 * (2 * 32 + 1)  # two layers of R and W (1, 32) and b (1)
-    for path in (folder / "vault").glob(f"*/{PERSONAL}"):
+    vaults = sorted((folder / "vault").glob(f"*/{PERSONAL}"))
+    assert vaults
+    for path in vaults:
         assert {n: tuple(t.shape) for n, t in read_tensors(path)[0].items()}["R"] == (2, 1, 32)
     arms = report["arms"]
     assert arms["stage1"] is None and arms["stage1+2"]["loss_per_token"] < arms["base"]["loss_per_token"]
 
 
 def test_the_table_of_methods_names_every_method_of_the_registry():
-    section = README.read_text(encoding="utf-8").split("\n## Methods\n")[1].split("\n## ")[0]
-    named = set(
-        re.findall(r"`([a-z0-9-]+)`", "\n".join(row.split("|")[1] for row in section.split("\n") if "|" in row))
-    )
-    assert set(methods.METHODS) | {"method"} == named
+    table = README.split("\n## ")[0]
+    first_column = "\n".join(row.split("|")[1] for row in table.split("\n") if row.startswith("|"))
+    assert set(registry.METHODS) | {"method"} == set(re.findall(r"`([a-z0-9-]+)`", first_column))
+
+
+def test_the_table_of_overrides_names_every_hook_of_the_interface():
+    table = README.split("\n## Add a method\n")[1].split("```")[0]
+    named = set(re.findall(r"`([a-z_]+)`", "\n".join(row.split("|")[1] for row in table.split("\n") if "|" in row)))
+    method = vars(fed.methods.Method)
+    kept = {"plan", "draws"}  # by the settings alone, the same for every method
+    assert named == {name for name in method if not name.startswith("_")} - kept
