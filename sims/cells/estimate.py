@@ -21,7 +21,7 @@ OTHER_TRAINING_TOKENS_A_SECOND = 900.0
 READING_TOKENS_A_SECOND = 1800.0
 WRITING_TOKENS_A_SECOND = 60.0
 CHARACTERS_A_TOKEN = 4.0
-SLOWER_IN_FLOAT32 = 2.8  # on cores without bf16 instructions: 2.7 to 3.0 by bench_engine.py (README, Speed)
+SLOWER_IN_FLOAT32 = 2.8  # on cores without bf16 instructions: 2.7 to 3.0 by bench_engine.py (sims/SPEED.md)
 
 
 @dataclass(frozen=True)
