@@ -27,6 +27,7 @@ from scores import tables as method_tables
 from scores.results import write
 from simulation.apps import parsed
 
+from fed.answering.comparisons import INTERVALS
 from fed.lamp.tasks import TASKS, get_task
 from fed.settings.methods import METHODS
 
@@ -73,6 +74,12 @@ def parser() -> Parser:
     p.add_run_config("settings of every cell")
     p.add_argument(
         "--against", default="perfit", metavar="M", help="whose differences to the others are tested (default: perfit)"
+    )
+    p.add_argument(
+        "--interval",
+        default="t",
+        choices=INTERVALS,
+        help="of a difference over users, 95 %%: t, or bca, a bootstrap for many users (default: %(default)s)",
     )
     p.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="cells at a time, each on its part of the cores (default: 1)"

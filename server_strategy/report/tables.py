@@ -87,6 +87,11 @@ def human_bytes(count: int | float) -> str:
     return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
 
 
+def p_shown(p: float | None) -> str:
+    """A p value for people: three decimals, "<0.001" below them."""
+    return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def size_cell(count: int) -> str:
     """A size for people with the exact number of bytes behind it: 1.50 KiB (1,536)."""
     return human_bytes(count) if abs(count) < 1024 else f"{human_bytes(count)} ({count:,})"

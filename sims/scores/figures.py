@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -16,11 +15,11 @@ WIDTH, LEFT, RIGHT, ROW, HEAD, FOOT = 560, 190, 20, 22, 14, 40
 def intervals(gaps: Sequence[dict[str, Any]]) -> str:
     """One metric's differences, a row each; the words say on which side the first method is better.
 
-    gaps: rows of `method_scores.differences` of one task and one metric, at least one. Not finite ones have no mark.
+    gaps: rows of `scores.rows.differences` of one task and one metric, at least one. One without interval has no mark.
     """
     metric = _METRICS[gaps[0]["metric"]]
-    finite = [abs(gap[key]) for gap in gaps for key in ("value", "low", "high") if math.isfinite(gap[key])]
-    reach = max(finite, default=0.0) or 1.0
+    marked = [gap for gap in gaps if gap["low"] is not None]
+    reach = max((abs(gap[key]) for gap in marked for key in ("value", "low", "high")), default=0.0) or 1.0
     height = HEAD + ROW * len(gaps) + FOOT
     bottom = height - FOOT
 
@@ -37,7 +36,7 @@ def intervals(gaps: Sequence[dict[str, Any]]) -> str:
     for number, gap in enumerate(gaps):
         y = HEAD + ROW * number + ROW / 2
         parts.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(gap["theirs"][:28])}</text>')
-        if not all(math.isfinite(gap[key]) for key in ("value", "low", "high")):
+        if gap["low"] is None:
             continue
         colour = "var(--faint)"
         if gap["real"]:

@@ -32,9 +32,10 @@ def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespac
             "data": options.data.name if options.data else "synthetic",
             "seeds": sorted({report["seed"] for report in every}),
             "preset": options.preset,
+            "interval": options.interval,
         },
         "rows": method_scores.rows(grouped),
-        "differences": method_scores.differences(grouped, options.against),
+        "differences": method_scores.differences(grouped, options.against, options.interval),
         "missing": [{"task": c.task, "method": c.label, "seed": c.seed, "reason": why} for c, why in lost.items()],
         "cells": [
             {"task": c.task, "method": c.label, "seed": c.seed, "key": c.key, "settings": r["settings"]}

@@ -15,13 +15,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from fed.answering import comparisons
 from fed.answering.evaluation import ARMS, Report, last_arm
 from fed.base.skeleton import skeleton
 from fed.communication.costs import cost
-from fed.lamp.tasks import get_task
-from scores import bootstrap
+from fed.lamp.tasks import Task, get_task
 
 Row = dict[str, Any]
+Sums = dict[str, Mapping[str, float]]  # user -> additive statistics of one arm
 TITLES = {
     2: "Table 2. What everybody shares (stage 1)",
     3: "Table 3. Personalized (stage 1 + 2)",
@@ -89,14 +92,27 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if len(known) > 1 else None}
 
 
-def differences(reports: Mapping[tuple[str, str], Sequence[Report]], against: str) -> list[dict[str, Any]]:
+def differences(
+    reports: Mapping[tuple[str, str], Sequence[Report]], against: str, interval: str = "t"
+) -> list[dict[str, Any]]:
     """Per task, the last arm of `against` minus each other method's, and minus its own other arms (base, swapped, …).
 
-    Each with its interval, p, and whether it is real (`bootstrap.Difference`).
+    A user's value is its mean over a method's seeds, so an interval speaks of other users, not of other training runs.
+    The comparisons of a task are one family (`fed.answering.comparisons`); `real`: told apart there.
+
+    Args:
+        reports: (task, method) -> a report per seed.
+        against: the method whose differences to the others are tested.
+        interval: t or bca.
+
+    Raises:
+        ValueError: no user is common to all methods and seeds of a task.
     """
-    found = []
+    gaps = []
     for task in dict.fromkeys(task for task, _ in reports):
-        methods = {label: _sums(seeds, last_arm(seeds[0])) for (one, label), seeds in reports.items() if one == task}
+        methods = {
+            label: _sums(seeds, last_arm(seeds[0])) for (other, label), seeds in reports.items() if other == task
+        }
         if against not in methods:
             continue
         own = reports[task, against]
@@ -105,17 +121,31 @@ def differences(reports: Mapping[tuple[str, str], Sequence[Report]], against: st
             # An arm that some users lack would leave them out of every other difference.
             if sums and all(set(a) == set(b) for a, b in zip(sums, methods[against], strict=True)):
                 methods[f"{against}, {arm}"] = sums
-        scores, users = bootstrap.draws_of(get_task(task), methods)
-        for label, theirs in scores.items():
-            for metric in theirs if label != against else ():
-                if metric in scores[against]:
-                    gap = bootstrap.difference(metric, scores[against][metric], theirs[metric], users)
-                    found.append(
-                        {"task": task, "ours": against, "theirs": label}
-                        | {key: getattr(gap, key) for key in ("metric", "value", "low", "high", "p", "users", "real")}
-                    )
-    return found
+        values = _user_values(get_task(task), methods)
+        pairs = [(label, m) for label in values if label != against for m in values[label] if m in values[against]]
+        family = comparisons.corrected(
+            [comparisons.compare(m, values[against][m] - values[label][m], interval) for label, m in pairs]
+        )
+        gaps += [
+            {"task": task, "ours": against, "theirs": label, "metric": gap.metric, "value": gap.difference}
+            | {key: getattr(gap, key) for key in ("low", "high", "p", "p_raw", "p_sign_flip", "users")}
+            | {"real": gap.told_apart}
+            for (label, _), gap in zip(pairs, family, strict=True)
+        ]
+    return gaps
 
 
-def _sums(seeds: Sequence[Report], arm: str) -> list[dict[str, Mapping[str, float]]]:
+def _sums(seeds: Sequence[Report], arm: str) -> list[Sums]:
     return [{u["user_id"]: u["sums"][arm] for u in report["users"] if arm in u["sums"]} for report in seeds]
+
+
+def _user_values(task: Task, methods: Mapping[str, Sequence[Sums]]) -> dict[str, dict[str, np.ndarray]]:
+    """method -> metric -> (users,) values, means over seeds, of the users that all methods and seeds have."""
+    users = sorted(set.intersection(*(set(sums) for seeds in methods.values() for sums in seeds)))
+    if not users:
+        raise ValueError("the methods of a comparison must have a tested user in common, and have none")
+    values = {}
+    for label, seeds in methods.items():
+        of_seeds = [comparisons.user_values(task, [sums[user] for user in users]) for sums in seeds]
+        values[label] = {metric: np.mean([one[metric] for one in of_seeds], axis=0) for metric in of_seeds[0]}
+    return values

@@ -19,10 +19,11 @@ from fed.lamp.tasks import get_task
 from scores.figures import intervals
 from scores.rows import TITLES
 from server_strategy.report.html import document
-from server_strategy.report.tables import METRICS, Metric, human_bytes
+from server_strategy.report.tables import METRICS, Metric, human_bytes, p_shown
 
 _METRICS = {metric.key: metric for metric in METRICS}
 NONE = "–"
+WAYS = {"t": "paired t", "bca": "BCa bootstrap, p by sign flips"}
 
 
 @dataclass
@@ -51,7 +52,7 @@ def sections(results: dict[str, Any]) -> list[Section]:
             # With few queries the answers' scores are coarse; the loss on every token of the golds tells methods apart.
             found.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
             found += _details(title, rows)
-    found += _differences(results["differences"])
+    found += _differences(results["differences"], results["run"]["interval"])
     if results["missing"]:
         lost = [[one["task"], one["method"], str(one["seed"]), one["reason"]] for one in results["missing"]]
         found.append(Section("Cells that did not finish", ["task", "method", "seed", "why"], lost))
@@ -106,7 +107,7 @@ def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
     return found
 
 
-def _differences(gaps: Sequence[dict[str, Any]]) -> list[Section]:
+def _differences(gaps: Sequence[dict[str, Any]], interval: str) -> list[Section]:
     found = []
     for task in dict.fromkeys(gap["task"] for gap in gaps):
         own = [gap for gap in gaps if gap["task"] == task]
@@ -120,14 +121,18 @@ def _differences(gaps: Sequence[dict[str, Any]]) -> list[Section]:
                     f"{gap['ours']} − {gap['theirs']}",
                     f"{metric.label}{_arrow(metric)}",
                     f"{gap['value']:+.4f}",
-                    f"{gap['low']:+.4f} to {gap['high']:+.4f}",
-                    f"{gap['p']:.3f}",
+                    NONE if gap["low"] is None else f"{gap['low']:+.4f} to {gap['high']:+.4f}",
+                    p_shown(gap["p"]),
                     verdict,
                 ]
             )
         head = ["difference", "metric", "value", "95 % interval", "p", "verdict"]
-        note = f"paired bootstrap over {own[0]['users']} users, each method's last arm; not corrected for many pairs"
         metrics = dict.fromkeys(gap["metric"] for gap in own)
+        note = (
+            f"mean over {own[0]['users']} users of each user's difference, last arms; interval: {WAYS[interval]}; "
+            f"p corrected for the {len(own) // len(metrics)} comparisons of a metric (Holm); "
+            "a verdict needs p < 0.05 and an interval without zero"
+        )
         figures = [intervals([gap for gap in own if gap["metric"] == metric]) for metric in metrics]
         found.append(Section(f"What is real, {task}", head, cells, note=note, figures=figures))
     return found

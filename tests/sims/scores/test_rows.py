@@ -88,6 +88,10 @@ def test_differences_are_between_last_arms_of_the_same_task(script, reports):
     assert {gap["metric"] for gap in gaps} == {"loss_per_token", "mae", "rmse"}
     (mae,) = [gap for gap in gaps if gap["theirs"] == "lora-p" and gap["metric"] == "mae"]
     assert mae["value"] == pytest.approx(1 / 3 - 2 / 3) and mae["users"] == 3
+    # seed 0 has errors 0 0 0 and seed 1 has 1 0 1, so a user's means are 1/2 0 1/2; theirs are 1 0 1
+    reach = 4.30265 * (1 / 12) ** 0.5 / 3**0.5  # t of 2 degrees of freedom, differences -1/2 0 -1/2
+    assert (mae["low"], mae["high"]) == (pytest.approx(-1 / 3 - reach, 1e-5), pytest.approx(-1 / 3 + reach, 1e-5))
+    assert mae["p_raw"] == pytest.approx(1 - 2 / 6**0.5) and not mae["real"]  # t = -2, and 2 degrees of freedom
     (own,) = [gap for gap in gaps if gap["theirs"] == "perfit, stage1" and gap["metric"] == "mae"]
     assert own["value"] == pytest.approx(1 / 3 - 2 / 3)
     assert script("scores.rows").differences(reports, "oppu") == []
@@ -100,14 +104,60 @@ def test_an_arm_that_a_user_lacks_is_not_compared_and_costs_no_user(script, repo
     assert "perfit, stage1" not in {gap["theirs"] for gap in gaps} and {gap["users"] for gap in gaps} == {3}
 
 
+def test_the_family_of_a_task_is_all_its_comparisons_in_a_metric(script, reports):
+    one = [gap for gap in script("scores.rows").differences(reports, "perfit") if gap["metric"] == "mae"]
+    assert len(one) == 5
+    assert min(gap["p"] for gap in one) == pytest.approx(min(1, 5 * min(gap["p_raw"] for gap in one)))
+
+
+def test_a_difference_that_all_users_show_is_real_and_one_that_half_show_is_not(script):
+    """Twenty users: errors 0 against 1 for all, and against 1 for every other one in turn."""
+
+    def many(method, errors):
+        users = {f"u{i}": metrics.statistics(STARS, ["3"], [str(3 + e)]) for i, e in enumerate(errors)}
+        return {
+            **report(method, {"base": "135"}),
+            "users": [{"user_id": u, "sums": {"base": {"nll": 1.0, "tokens": 1.0, **own}}} for u, own in users.items()],
+        }
+
+    turns = [i % 2 for i in range(20)]
+    those = {"right": [0] * 20, "wrong": [1] * 20, "odd": turns, "even": [1 - turn for turn in turns]}
+    cells = {("LaMP_3", label): [many(label, errors)] for label, errors in those.items()}
+    of = {
+        (against, gap["theirs"]): gap
+        for against in ("right", "odd")
+        for gap in script("scores.rows").differences(cells, against)
+        if gap["metric"] == "mae"
+    }
+    sure, unsure = of["right", "wrong"], of["odd", "even"]
+    assert (sure["value"], sure["low"], sure["high"], sure["real"], sure["users"]) == (-1.0, -1.0, -1.0, True, 20)
+    assert unsure["value"] == 0.0 and unsure["low"] < 0 < unsure["high"] and not unsure["real"] and unsure["p"] > 0.5
+
+
+def test_only_users_that_all_have_are_compared_and_none_is_an_error(script, reports):
+    reports["LaMP_3", "rag"][0]["users"].pop()
+    assert {gap["users"] for gap in script("scores.rows").differences(reports, "perfit")} == {2}
+    for user in reports["LaMP_3", "rag"][0]["users"]:
+        user["user_id"] += "x"
+    with pytest.raises(ValueError, match="must have a tested user in common"):
+        script("scores.rows").differences(reports, "perfit")
+
+
+def test_the_interval_that_is_asked_for_is_the_one_that_is_given(script, reports):
+    t, bca = (script("scores.rows").differences(reports, "perfit", interval) for interval in ("t", "bca"))
+    assert [gap["value"] for gap in t] == [gap["value"] for gap in bca]
+    assert [gap["low"] for gap in t] != [gap["low"] for gap in bca]
+    assert all(gap["p_raw"] == gap["p_sign_flip"] for gap in bca)
+
+
 def test_a_figures_dots_lie_on_the_side_that_is_better(script):
     def gap(metric, value, theirs):
         return {"ours": "perfit", "theirs": theirs, "metric": metric, "value": value, "low": value - 0.1,
                 "high": value + 0.1, "real": True}  # fmt: skip
 
-    figure = script("scores.figures").intervals(
-        [gap("mae", -0.5, "<oppu>"), gap("mae", 0.5, "rag"), gap("mae", float("nan"), "x")]
-    )
+    alone = {**gap("mae", 9.0, "x"), "low": None, "high": None, "real": False}  # one user: no interval
+
+    figure = script("scores.figures").intervals([gap("mae", -0.5, "<oppu>"), gap("mae", 0.5, "rag"), alone])
     tree = ElementTree.fromstring(figure)
     zero = float(tree.find("line").get("x1"))
     dots = [(float(dot.get("cx")), dot.get("fill")) for dot in tree.iter("circle")]
@@ -123,7 +173,7 @@ def results(script, reports):
     return {
         "run": {
             "command": "python x <y>", "commits": ["abc"], "machine": "2 cores", "base_models": ["tiny (float32)"],
-            "data": "data", "seeds": [0, 1], "preset": "small",
+            "data": "data", "seeds": [0, 1], "preset": "small", "interval": "t",
         },
         "rows": scores.rows(reports),
         "differences": scores.differences(reports, "perfit"),
@@ -138,6 +188,7 @@ def test_markdown_marks_the_best_mean_of_each_column_the_right_way_round(script,
     assert "| perfit | **0.3333 ± 0.4714** * |" in table3 and "| lora-p | 0.6667 |" in table3
     losses = text.partition("## Table 3, loss per token")[2].partition("\n## ")[0]
     assert "| method | LaMP_3 ↓ |" in losses and "| perfit | **1.0000 ± 0.0000** * |" in losses
+    assert "over 3 users" in text and "paired t" in text and "the 5 comparisons of a metric (Holm)" in text
     assert "python x <y>" in text and "<b>broke</b> \\| here" in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert all(line.endswith(" |") for line in lines)
