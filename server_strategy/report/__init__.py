@@ -1,6 +1,7 @@
 """What a run leaves: report.json, tables for the terminal, charts and a page.
 
 report       report.json and its companions
+run_log      a run's log: what it prints, its phases' times, what crossed, its files
 tables       tables and a verdict for the terminal; the words that every view shares
 charts       the page's charts as inline SVG
 page         a finished run as one HTML file
