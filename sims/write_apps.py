@@ -38,13 +38,13 @@ def files() -> Iterator[tuple[Path, str]]:
     template = (SIMS / "app.template.toml").read_text(encoding="utf-8")
     apps = tomllib.loads((SIMS / "apps.toml").read_text(encoding="utf-8"))
     shared = apps.pop("paper")
-    for app, own in apps.items():
-        words = {"app": app, "task": own["task"], "description": own["description"]}
+    for app, app_table in apps.items():
+        words = {"app": app, "task": app_table["task"], "description": app_table["description"]}
         text = template
         for word, value in words.items():
             text = text.replace(f"@{word}@", value)
-        yield SIMS / app / "pyproject.toml", _with(text, own.get("small", {}), app)
-        paper = shared | own["paper"]
+        yield SIMS / app / "pyproject.toml", _with(text, app_table.get("small", {}), app)
+        paper = shared | app_table["paper"]
         head = _PAPER_HEAD.format(**words)
         yield SIMS / app / "paper.toml", head + "".join(f"{key} = {json.dumps(paper[key])}\n" for key in paper)
 
@@ -55,11 +55,11 @@ def _with(text: str, changes: Mapping[str, Any], app: str) -> str:
     left = dict(changes)
     lines = []
     for line in settings.splitlines():
-        found = _SETTING.match(line)
-        if found and found["key"] in left:
-            body = f"{found['key']} = {json.dumps(left.pop(found['key']))}"
-            column = len(line) - len(found["comment"] or "")
-            line = f"{body.ljust(column - 2)}  {found['comment']}" if found["comment"] else body
+        setting = _SETTING.match(line)
+        if setting and setting["key"] in left:
+            body = f"{setting['key']} = {json.dumps(left.pop(setting['key']))}"
+            column = len(line) - len(setting["comment"] or "")
+            line = f"{body.ljust(column - 2)}  {setting['comment']}" if setting["comment"] else body
         lines.append(line)
     if left:
         raise ValueError(f"{app} in sims/apps.toml may change settings of sims/app.template.toml, got {sorted(left)}")

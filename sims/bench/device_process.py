@@ -34,10 +34,18 @@ class Marks:
 
 
 def serve(kind: str, started: float, run_config: dict[str, Any], node_config: dict[str, Any]) -> None:
-    """The life of one process: to the reply of a query, or to the first step of a training."""
+    """The life of one process: to the reply of a query, or to the first step of a training.
+
+    Args:
+        kind: of the message, `query.hello` or `train`.
+        started: when the process was asked for, as `time.time`.
+        run_config: the app's settings.
+        node_config: the device's.
+    """
     marks = Marks(started)
     marks.mark("Python starts")
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+    # What Flower's own process imports, and then the ClientApp.
+    from flwr.app import Context, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
     marks.mark("import Flower")
@@ -45,29 +53,55 @@ def serve(kind: str, started: float, run_config: dict[str, Any], node_config: di
     from clients.progress import Progress
 
     marks.mark("import torch and the app")
+    # The message, as it would have come over the wire.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+    context = Context(run_id=7, node_id=2, node_config=node_config, state=RecordDict(), run_config=run_config)
+    content = train_content(run_config, node_config) if kind == "train" else RecordDict()
+    marks.mark("message and settings")
+
+    # The app answers it; loading the base is told apart, and a training ends at its first optimizer step.
+    def first_step(*_: object) -> None:
+        marks.mark("first training step")
+        marks.leave()
+
+    mark_loading(marks)
+    Progress.step = first_step  # type: ignore[assignment, method-assign]
+    reply = app_module.app(Message(content, dst_node_id=2, message_type=kind), context)
+    if reply.has_error():
+        raise SystemExit(str(reply.error))
+    marks.mark("facts and reply")
+    marks.leave()
+
+
+def train_content(run_config: dict[str, Any], node_config: dict[str, Any]) -> Any:
+    """The records of a message "train": whose, with which collective tensors, in which round."""
+    from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
     from fed import methods
-    from fed.base import model as base_model
-    from fed.base import sources
     from fed.base.facts import facts
     from fed.communication import wire
     from fed.settings.settings import Settings
 
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
-    context = Context(run_id=7, node_id=2, node_config=node_config, state=RecordDict(), run_config=run_config)
-    content = RecordDict()
-    if kind == "train":
-        settings = Settings.parse(run_config)
-        method = methods.make(settings, facts(settings.base_source, dtype=settings.dtype).skeleton)
-        edit = wire.pack(method.initial_collective(), settings.wire_dtype)
-        content["host"] = ConfigRecord({"users": json.dumps([node_config["user-id"]])})
-        content["arrays"] = ArrayRecord({"edit": Array(edit)})
-        content["config"] = ConfigRecord({"server-round": 1})
-    marks.mark("message and settings")
+    settings = Settings.parse(run_config)
+    method = methods.make(settings, facts(settings.base_source, dtype=settings.dtype).skeleton)
+    edit = wire.pack(method.initial_collective(), settings.wire_dtype)
+    return RecordDict(
+        {
+            "host": ConfigRecord({"users": json.dumps([node_config["user-id"]])}),
+            "arrays": ArrayRecord({"edit": Array(edit)}),
+            "config": ConfigRecord({"server-round": 1}),
+        }
+    )
+
+
+def mark_loading(marks: Marks) -> None:
+    """From now on `fed.base.model.load` marks its parts: the same imports in the same order, told apart."""
+    from fed.base import model as base_model
+    from fed.base import sources
 
     load = base_model.load
 
     def load_in_parts(source: str, **how: Any) -> base_model.BaseModel:
-        # The same imports and the same order as in `load`, told apart.
         import transformers
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -78,27 +112,16 @@ def serve(kind: str, started: float, run_config: dict[str, Any], node_config: di
         read = transformers.AutoTokenizer.from_pretrained
 
         def read_tokenizer(*what: Any, **words: Any) -> Any:
-            found = read(*what, **words)
+            tokenizer = read(*what, **words)
             marks.mark("tokenizer")
-            return found
+            return tokenizer
 
         transformers.AutoTokenizer.from_pretrained = read_tokenizer  # type: ignore[method-assign]
         loaded = load(source, **how)
         marks.mark("weights")
         return loaded
 
-    def first_step(*_: object) -> None:
-        marks.mark("first training step")
-        marks.leave()
-
     base_model.load = load_in_parts  # type: ignore[assignment]
-    Progress.step = first_step  # type: ignore[assignment, method-assign]
-    message = Message(content, dst_node_id=2, message_type=kind)
-    reply = app_module.app(message, context)
-    if reply.has_error():
-        raise SystemExit(str(reply.error))
-    marks.mark("facts and reply")
-    marks.leave()
 
 
 if __name__ == "__main__":

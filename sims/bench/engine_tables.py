@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,29 +10,9 @@ from rich.table import Table
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """The tables that a person reads."""
+    """What a person reads of each part."""
     if result["train"]:
-        table = Table(title="Stage-2 training, tokens/s (× pyreft) [peak MB]", title_justify="left")
-        for name in (
-            "users × rows",
-            "pyreft",
-            "peft LoRA",
-            "ours, alone",
-            "ours, together",
-            "alone / peft",
-            "worst Δ loss",
-        ):
-            table.add_column(name, justify="right")
-        for case in result["train"]:
-            cells = []
-            for name in ("pyreft", "peft", "alone", "together"):
-                one, base_rate = case["engines"][name], case["engines"]["pyreft"]["tokens_per_second"]
-                times = {"alone": case["alone_over_pyreft"], "together": case["together_over_pyreft"]}
-                over = times.get(name, one["tokens_per_second"] / base_rate)
-                cells.append(f"{one['tokens_per_second']:.0f} ({over:.2f}) [{one['peak_bytes'] / 1e6:.0f}]")
-            worst = f"{case['together_against_alone_worst']:.1e}; pyreft {case['pyreft_worst_difference']:.1%}"
-            table.add_row(f"{case['users']} × {case['rows']}", *cells, f"{case['alone_over_peft']:.2f}", worst)
-        console.print(table)
+        console.print(training_table(result["train"]))
     for case in result["cache"]:
         console.print(
             f"activation cache, first edited block {case['first_layer']} of {case['layers']}: later epochs "
@@ -49,21 +30,42 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"one by one {slow['tokens_per_second']:.0f}: {case['mixed_over_one_by_one']:.2f} ×, "
             f"{case['equal_texts']} equal texts"
         )
-
     if case := result["profile"]:
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in case["shares"].items())
-        flops, reached = case["flops_per_token"], case["reached_flops_per_second"]
-        counted = ", ".join(f"{name} {count / 1e6:.0f}" for name, count in flops.items())
-        console.print(
-            f"our step, one user of {case['rows']} rows: {parts}\n"
-            f"MFLOP a token in products: {counted}; GFLOP/s: ours {reached['ours'] / 1e9:.1f}, pyreft "
-            f"{reached['pyreft'] / 1e9:.1f}, the bare products {case['product_flops_per_second'] / 1e9:.1f}\n"
-            f"ours {case['ours_over_pyreft']:.2f} × pyreft; the products alone would allow "
-            f"{case['largest_ratio_to_pyreft']:.2f} × (by count at one speed {case['largest_ratio_by_count']:.2f} ×)"
-        )
-    if result["peak_flops_per_second"]:
-        peak = result["peak_flops_per_second"]
+        console.print(profile_lines(case))
+    if peak := result["peak_flops_per_second"]:
         console.print(f"a large product reaches {peak / 1e12:.1f} TFLOP/s")
         for case in result["train"]:
-            of_peak = ", ".join(f"{name} {share:.1%}" for name, share in case["share_of_peak"].items())
-            console.print(f"{case['users']} × {case['rows']}: of this in products: {of_peak}")
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in case["share_of_peak"].items())
+            console.print(f"{case['users']} × {case['rows']}: of this in products: {shares}")
+
+
+def training_table(cases: Sequence[dict[str, Any]]) -> Table:
+    """Tokens/s of each engine, how many times pyreft's, and its peak memory; a row a case."""
+    table = Table(title="Stage-2 training, tokens/s (× pyreft) [peak MB]", title_justify="left")
+    engines = ("pyreft", "peft LoRA", "ours, alone", "ours, together")
+    for name in ("users × rows", *engines, "alone / peft", "worst Δ loss"):
+        table.add_column(name, justify="right")
+    for case in cases:
+        cells = []
+        for name in ("pyreft", "peft", "alone", "together"):
+            engine, base_rate = case["engines"][name], case["engines"]["pyreft"]["tokens_per_second"]
+            times = {"alone": case["alone_over_pyreft"], "together": case["together_over_pyreft"]}
+            over = times.get(name, engine["tokens_per_second"] / base_rate)
+            cells.append(f"{engine['tokens_per_second']:.0f} ({over:.2f}) [{engine['peak_bytes'] / 1e6:.0f}]")
+        worst = f"{case['together_against_alone_worst']:.1e}; pyreft {case['pyreft_worst_difference']:.1%}"
+        table.add_row(f"{case['users']} × {case['rows']}", *cells, f"{case['alone_over_peft']:.2f}", worst)
+    return table
+
+
+def profile_lines(case: dict[str, Any]) -> str:
+    """The shares of our step, and what its products alone would allow."""
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in case["shares"].items())
+    counted = ", ".join(f"{name} {count / 1e6:.0f}" for name, count in case["flops_per_token"].items())
+    reached = case["reached_flops_per_second"]
+    return (
+        f"our step, one user of {case['rows']} rows: {parts}\n"
+        f"MFLOP a token in products: {counted}; GFLOP/s: ours {reached['ours'] / 1e9:.1f}, pyreft "
+        f"{reached['pyreft'] / 1e9:.1f}, the bare products {case['product_flops_per_second'] / 1e9:.1f}\n"
+        f"ours {case['ours_over_pyreft']:.2f} × pyreft; the products alone would allow "
+        f"{case['largest_ratio_to_pyreft']:.2f} × (by count at one speed {case['largest_ratio_by_count']:.2f} ×)"
+    )

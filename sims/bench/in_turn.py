@@ -86,7 +86,7 @@ def in_turn(
     engines: Mapping[str, Engine], repeats: int, tick: Callable[[str], None], device: str = "cpu"
 ) -> dict[str, Timed]:
     """Run the engines in turn, `repeats` times after one that does not count; each returns (tokens, losses)."""
-    found: dict[str, Timed] = {}
+    timings: dict[str, Timed] = {}
     for repeat in range(repeats + 1):
         for name, run in engines.items():
             tick(name)
@@ -94,11 +94,11 @@ def in_turn(
                 start = now(device)
                 tokens, losses = run()
                 seconds = now(device) - start
-            one = found.setdefault(name, Timed([], tokens))
+            timed = timings.setdefault(name, Timed([], tokens))
             if repeat:
-                one.seconds.append(seconds)
-            one.peak, one.losses = max(one.peak, memory.peak), losses
-    return found
+                timed.seconds.append(seconds)
+            timed.peak, timed.losses = max(timed.peak, memory.peak), losses
+    return timings
 
 
 def ratio(first: Timed, second: Timed) -> float:

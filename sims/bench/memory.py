@@ -49,19 +49,19 @@ def two_supernodes(cores: int) -> Seat:
 
 def mapped(pid: int | str, under: Path | None) -> dict[str, int]:
     """Rss, Pss and Private_Dirty of a process's mappings of files in a folder; of all its memory where it is None."""
-    found = dict.fromkeys(("Rss", "Pss", "Private_Dirty"), 0)
+    sizes = dict.fromkeys(("Rss", "Pss", "Private_Dirty"), 0)
     inside = False
     try:
         lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
     except OSError:  # it has ended
-        return found
+        return sizes
     for line in lines:
         first, *rest = line.split()
         if not first.endswith(":"):
             inside = under is None or (len(rest) > 4 and rest[4].startswith(f"{under}/"))
-        elif inside and first[:-1] in found:
-            found[first[:-1]] += 1024 * int(rest[0])
-    return found
+        elif inside and first[:-1] in sizes:
+            sizes[first[:-1]] += 1024 * int(rest[0])
+    return sizes
 
 
 def own_memory() -> int:
@@ -102,11 +102,11 @@ def bench_base(source: str, dtype: str, processes: int) -> dict[str, Any]:
         for child in children:
             assert child.stdout is not None
             said.append(json.loads(child.stdout.readline()))
-        files = [mapped(child.pid, Path(one["folder"])) for child, one in zip(children, said, strict=True)]
+        files = [mapped(child.pid, Path(words["folder"])) for child, words in zip(children, said, strict=True)]
     finally:
         for child in children:
             child.communicate("")
-    shared, own = sum(file["Pss"] for file in files), sum(one["own"] for one in said)
+    shared, grown = sum(file["Pss"] for file in files), sum(words["own"] for words in said)
     return {
         "processes": processes,
         "dtype": said[0]["dtype"],
@@ -114,8 +114,8 @@ def bench_base(source: str, dtype: str, processes: int) -> dict[str, Any]:
         "file_rss": [file["Rss"] for file in files],
         "file_pss": shared,
         "file_private_dirty": sum(file["Private_Dirty"] for file in files),
-        "own_growth": own,
-        "base_over_bytes": (shared + own) / said[0]["base_bytes"],
+        "own_growth": grown,
+        "base_over_bytes": (shared + grown) / said[0]["base_bytes"],
     }
 
 
@@ -124,13 +124,13 @@ def bench_actors(source: str, say: Callable[[str], None]) -> dict[str, Any]:
     best: dict[str, Any] = {"processes": 0, "file_rss": 0, "file_pss": 0}
 
     def look(pid: int) -> None:
-        files = [mapped(one, sources.cache_home()) for one in family(pid)]
+        files = [mapped(member, sources.cache_home()) for member in family(pid)]
         files = [file for file in files if file["Rss"] > 32 << 20]
-        found = {"processes": len(files)} | {
+        seen = {"processes": len(files)} | {
             f"file_{name.lower()}": sum(file[name] for file in files) for name in ("Rss", "Pss", "Private_Dirty")
         }
-        if (found["processes"], found["file_rss"]) > (best["processes"], best["file_rss"]):
-            best.update(found)
+        if (seen["processes"], seen["file_rss"]) > (best["processes"], best["file_rss"]):
+            best.update(seen)
 
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
         run(
@@ -166,13 +166,14 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
     from clients.node import Node
     from clients.node_config import NodeConfig
 
+    # A node that hosts all users, and a message for all of them.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as Flower sets in its processes
     bands = [0] * 10
     with tempfile.TemporaryDirectory(prefix="perfit-memory-") as out:
         config = short(source, users, out)
-        chosen = settings("lamp7", config)
+        run_settings = settings("lamp7", config)
         where: dict[str, int | float | str | bytes] = {"partition-id": 0, "num-partitions": 1}
-        node = Node(chosen, NodeConfig.parse(where), 1)
+        node = Node(run_settings, NodeConfig.parse(where), 1)
         collective = node.vault.write_collective(node.method.initial_collective())
         content = RecordDict(
             {
@@ -180,6 +181,7 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
                 "host": ConfigRecord({"users": json.dumps(list(node.roster.stage2))}),
             }
         )
+        # Its memory, by the tenth of the users at which the vault stands, while the ClientApp answers.
         ended = threading.Event()
 
         def watch() -> None:
@@ -194,16 +196,16 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            context = Context(1, 1, where, RecordDict(), chosen.as_config())  # type: ignore[arg-type]
+            context = Context(1, 1, where, RecordDict(), run_settings.as_config())  # type: ignore[arg-type]
             reply = app(Message(content, dst_node_id=1, message_type="train.personalize"), context)
         finally:
             ended.set()
             watcher.join()
         if reply.has_error():
             raise ValueError(reply.error.reason)
-        kept = sum(1 for _ in node.vault.root.glob("*/personal.*"))
+        trained = sum(1 for _ in node.vault.root.glob("*/personal.*"))
     seen = [peak for peak in bands if peak]
-    return {"users": kept, "peak_by_tenth": bands, "last_over_second": seen[-1] / seen[min(1, len(seen) - 1)]}
+    return {"users": trained, "peak_by_tenth": bands, "last_over_second": seen[-1] / seen[min(1, len(seen) - 1)]}
 
 
 def gigabytes(count: float) -> str:

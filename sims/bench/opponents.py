@@ -34,11 +34,11 @@ def pyreft_alone(
     with redirect_stdout(io.StringIO()):  # pyvene prints an advertisement
         import pyreft
 
-    made = [intervention(pyreft, R, W, b) for R, W, b in edit.rows(None)]
+    interventions = [intervention(pyreft, R, W, b) for R, W, b in edit.rows(None)]
     config = pyreft.ReftConfig(
         representations=[
-            {"layer": layer, "component": "block_output", "low_rank_dimension": edit.shape.rank, "intervention": one}
-            for layer, one in zip(edit.shape.layers, made, strict=True)
+            {"layer": block, "component": "block_output", "low_rank_dimension": edit.shape.rank, "intervention": made}
+            for block, made in zip(edit.shape.layers, interventions, strict=True)
         ]
     )
     reft = pyreft.get_reft_model(base.model, config, set_device=False)
@@ -46,10 +46,11 @@ def pyreft_alone(
     compute_loss: Any = pyreft.ReftTrainer.compute_loss
 
     def loss_of(inputs: dict[str, Tensor]) -> Tensor:
-        where = torch.arange(inputs["input_ids"].shape[1]).expand(len(made), *inputs["input_ids"].shape)
+        where = torch.arange(inputs["input_ids"].shape[1]).expand(len(interventions), *inputs["input_ids"].shape)
         return compute_loss(SimpleNamespace(), reft, inputs | {"intervention_locations": where.permute(1, 0, 2)})
 
-    return _loop(base, [p for one in made for p in one.parameters()], rows, plan, generator, loss_of)
+    trained = [parameter for made in interventions for parameter in made.parameters()]
+    return _loop(base, trained, rows, plan, generator, loss_of)
 
 
 def lora_alone(base: BaseModel, rows: Sequence[Row], plan: TrainSettings, generator: torch.Generator) -> list[float]:

@@ -71,13 +71,13 @@ def run(options: argparse.Namespace) -> dict[str, list[tuple[str, float, float]]
     with tempfile.TemporaryDirectory(prefix="perfit-restart-") as folder:
         history = Path(folder) / "history.jsonl"
         tweets = [{"text": f"tweet {n} of somebody who writes"} for n in range(8)]
-        asked = [{"input": f"Paraphrase: tweet {n} of somebody", "gold": f"tweet {n} of some body"} for n in range(8)]
-        history.write_text("".join(json.dumps(line) + "\n" for line in tweets + asked), encoding="utf-8")
+        queries = [{"input": f"Paraphrase: tweet {n} of somebody", "gold": f"tweet {n} of some body"} for n in range(8)]
+        history.write_text("".join(json.dumps(line) + "\n" for line in tweets + queries), encoding="utf-8")
         node_config = {"user-id": "alice", "history": str(history), "vault": str(Path(folder) / "vault")}
         for kind in MESSAGES:
             measure(kind, run_config, node_config)  # what is cached on disk is there from now on
-        found: dict[str, list[list[tuple[str, float, float]]]] = {kind: [] for kind in MESSAGES}
+        measured: dict[str, list[list[tuple[str, float, float]]]] = {kind: [] for kind in MESSAGES}
         for _ in range(options.repeats):
             for kind in MESSAGES:
-                found[kind].append(measure(kind, run_config, node_config))
-    return {kind: medians(repeats) for kind, repeats in found.items()}
+                measured[kind].append(measure(kind, run_config, node_config))
+    return {kind: medians(repeats) for kind, repeats in measured.items()}

@@ -56,47 +56,47 @@ def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> di
     }
 
 
-def growth(found: Sequence[dict[str, Any]]) -> list[float]:
+def growth(sizes: Sequence[dict[str, Any]]) -> list[float]:
     """The exponent of users between neighbouring sizes: seconds ∝ users^exponent; above 1 is worse than linear."""
     return [
         math.log(b["seconds"]["total"] / a["seconds"]["total"]) / math.log(b["users"] / a["users"])
-        for a, b in zip(found, found[1:], strict=False)
+        for a, b in zip(sizes, sizes[1:], strict=False)
     ]
 
 
-def table(found: Sequence[dict[str, Any]]) -> Table:
+def table(sizes: Sequence[dict[str, Any]]) -> Table:
     made = Table(title="Cost against users", title_justify="left")
     for name in ("users", "run, s", "stage 1", "stage 2", "evaluation", "around", "ms a user-round", "peak memory"):
         made.add_column(name, justify="right")
-    for one in found:
-        seconds = one["seconds"]
+    for size in sizes:
+        seconds = size["seconds"]
         made.add_row(
-            f"{one['users']:,}",
+            f"{size['users']:,}",
             f"{seconds['total']:.1f}",
             *(f"{seconds[phase]:.1f}" for phase in (*PHASES, "around")),
-            f"{1000 * one['user_round_seconds']:.1f}",
-            f"{one['peak_bytes'] / 1e9:.2f} GB",
+            f"{1000 * size['user_round_seconds']:.1f}",
+            f"{size['peak_bytes'] / 1e9:.2f} GB",
         )
     return made
 
 
-def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
+def plot(sizes: Sequence[dict[str, Any]], path: Path) -> None:
     """Seconds and memory against users, both axes logarithmic."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    users = [one["users"] for one in found]
+    users = [size["users"] for size in sizes]
     figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     labels = {"total": "whole run", "stage1": "stage 1", "stage2": "stage 2", "evaluate": "evaluation"}
     for name, label in labels.items():
-        seconds = [one["seconds"][name] for one in found]
+        seconds = [size["seconds"][name] for size in sizes]
         time_axis.loglog(users, seconds, "o-", label=label, lw=2.2 if name == "total" else 1.2)
-    last = found[-1]
+    last = sizes[-1]
     linear = [last["seconds"]["total"] * n / last["users"] for n in users]
     time_axis.loglog(users, linear, ":", color="gray", label="proportional to users")
     time_axis.set(xlabel="users", ylabel="seconds", title="Time of a run")
     time_axis.legend(frameon=False)
-    memory_axis.loglog(users, [one["peak_bytes"] / 1e9 for one in found], "s-", color="tab:red")
+    memory_axis.loglog(users, [size["peak_bytes"] / 1e9 for size in sizes], "s-", color="tab:red")
     memory_axis.set(xlabel="users", ylabel="GB", title="Peak memory of all processes (PSS)", ylim=(0.5, 20))
     for axis in (time_axis, memory_axis):
         axis.grid(True, which="both", alpha=0.25)

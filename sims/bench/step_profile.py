@@ -72,15 +72,15 @@ def _named_optimizer() -> Iterator[None]:
 def shares(step: Callable[[], object], device: str) -> dict[str, float]:
     """Share of each kind of work in what `step` computes, by time spent in operations themselves; sums to 1."""
     gpu = device.startswith("cuda")
-    with _named_optimizer(), profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu]) as found:
+    with _named_optimizer(), profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu]) as profiled:
         step()
     spent: dict[str, float] = defaultdict(float)
-    for event in found.events():
-        own = event.self_device_time_total if gpu else event.self_cpu_time_total
+    for event in profiled.events():
+        seconds = event.self_device_time_total if gpu else event.self_cpu_time_total
         parent, inside = event, False
         while parent is not None and not inside:
             inside, parent = parent.name == OPTIMIZER, parent.cpu_parent
-        spent["optimizer" if inside else group_of(event.name)] += own
+        spent["optimizer" if inside else group_of(event.name)] += seconds
     total = sum(spent.values())
     return {name: value / total for name, value in sorted(spent.items(), key=lambda item: -item[1])}
 

@@ -54,7 +54,10 @@ class Cell:
     """What one run is asked to do.
 
     Attributes:
-        label: the method as the comparison names it. config: the changes to the app's own settings.
+        task: LaMP's name of it, such as LaMP_4.
+        label: the method as the comparison names it.
+        seed: of users and training.
+        config: the changes to the app's own settings.
     """
 
     task: str
@@ -72,10 +75,13 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """16 hex digits over the settings and the data's content."""
-        chosen = self.settings()
-        what = {key: value for key, value in chosen.as_config().items() if key not in _PLACES}
-        what["content"] = _content(chosen.data_source, chosen.task)
+        """16 hex digits over the settings and the data's content.
+
+        Promise: other settings or data are another key, other places are not (tests/sims/test_compare_methods.py).
+        """
+        run_settings = self.settings()
+        what = {key: value for key, value in run_settings.as_config().items() if key not in _PLACES}
+        what["content"] = _content(run_settings.data_source, run_settings.task)
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     def folder(self, root: Path) -> Path:
@@ -85,8 +91,8 @@ class Cell:
     def finished(self, root: Path) -> dict[str, Any] | None:
         """The report of a finished run of this very cell; None where there is none, or it is torn."""
         try:
-            found = json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
-            return dict(found["report"]) if found["key"] == self.key else None
+            content = json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
+            return dict(content["report"]) if content["key"] == self.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -106,7 +112,10 @@ class Cell:
         return self._keep(folder, report)
 
     def take(self, root: Path, report: Mapping[str, Any], method: str) -> dict[str, Any]:
-        """Keep as this cell's own the stage 1 of a finished run of `method`, whose stage 1 this cell's method is."""
+        """Keep as this cell's own the stage 1 of a finished run of `method`, whose stage 1 this cell's method is.
+
+        Promise: the numbers are those of a run of its own (tests/sims/test_compare_methods.py).
+        """
         stage1 = {arm: report["arms"][arm] if arm in STAGE1_ARMS else None for arm in report["arms"]}
         users = [
             {
@@ -144,12 +153,15 @@ class Cell:
 
 def same_stage1(cells: Sequence[Cell]) -> dict[Cell, Cell]:
     """Cells that need no run of their own -> the cell whose stage 1 they are, number for number (`STAGE1_OF`)."""
-    chosen = {cell: cell.settings().as_config() for cell in cells}
-    known = {cell: {key: value for key, value in own.items() if key not in _NOT_STAGE1} for cell, own in chosen.items()}
-    found = {}
+    configs = {cell: cell.settings().as_config() for cell in cells}
+    stage1 = {
+        cell: {key: value for key, value in config.items() if key not in _NOT_STAGE1}
+        for cell, config in configs.items()
+    }
+    twins = {}
     for cell in cells:
-        whose = STAGE1_OF.get(str(chosen[cell]["method"]))
-        same = (c for c in cells if c.task == cell.task and chosen[c]["method"] == whose and known[c] == known[cell])
+        whose = STAGE1_OF.get(str(configs[cell]["method"]))
+        same = (c for c in cells if c.task == cell.task and configs[c]["method"] == whose and stage1[c] == stage1[cell])
         if other := next(same, None):
-            found[cell] = other
-    return found
+            twins[cell] = other
+    return twins

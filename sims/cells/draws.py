@@ -27,11 +27,18 @@ def spaced(count: int, blocks: int) -> str:
 
 
 def draw(trial: int, start: Settings, *, seed: int, over: str = "all") -> dict[str, Any]:
-    """The settings of the n-th trial: none of its own for trial 0.
+    """The settings of the n-th trial: none of its own for trial 0. Only what the method has a use for is drawn.
 
-    Only settings that the method has a use for are drawn; `start` says which method and base model, `over` whether
-    more than the rates is searched.
-    Raises ValueError for a method that trains nothing.
+    Promise: they depend on the seed, the task, the method and the number alone (tests/sims/test_search.py).
+
+    Args:
+        trial: its number.
+        start: the settings that the search starts from; they say which method and base model.
+        seed: of the whole search.
+        over: of `OVER`: whether more than the rates is drawn.
+
+    Raises:
+        ValueError: a method that trains nothing.
     """
     base = skeleton(start.base_source)
     method = methods.make(start, base)
@@ -42,15 +49,15 @@ def draw(trial: int, start: Settings, *, seed: int, over: str = "all") -> dict[s
         return {}
     dice = random.Random(f"{seed} {start.task} {start.method} {trial}")
     lora = method.engine == "peft"
-    found: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     if not lora and over == "all":
-        found["layers"] = spaced(dice.choice([count for count in BLOCKS if count < base.layers]), base.layers)
+        drawn["layers"] = spaced(dice.choice([count for count in BLOCKS if count < base.layers]), base.layers)
         for stage, (rank, where) in enumerate(zip(RANKS, POSITIONS, strict=True), 1):
-            found |= {rank: dice.choice(RANKS[rank])} if stages[stage] else {}
-            found |= {where: dice.choice(POSITIONS[where])} if stages[stage] else {}
+            drawn |= {rank: dice.choice(RANKS[rank])} if stages[stage] else {}
+            drawn |= {where: dice.choice(POSITIONS[where])} if stages[stage] else {}
     shift = random.Random(f"{seed} {start.task} {start.method} rates")
     for stage, (key, (low, high)) in enumerate((LORA_RATES if lora else RATES).items(), 1):
         place = (shift.random() + trial * _STRIDES[stage - 1]) % 1.0
         rate = low * (high / low) ** place
-        found |= {key: float(f"{rate:.3g}")} if stages[stage] else {}
-    return found
+        drawn |= {key: float(f"{rate:.3g}")} if stages[stage] else {}
+    return drawn

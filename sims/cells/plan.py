@@ -44,15 +44,15 @@ def preset(name: str, task: str) -> dict[str, Any]:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     if name == "paper":
         return tomllib.loads((SIMS / app_of(task) / "paper.toml").read_text(encoding="utf-8"))
-    found = tomllib.loads((SIMS / "grid.toml").read_text(encoding="utf-8"))["small"]
-    own = {one: found.pop(one) for one in list(found) if one in TASKS}
-    return {**found, **own.get(task, {})}
+    shared = tomllib.loads((SIMS / "grid.toml").read_text(encoding="utf-8"))["small"]
+    by_task = {task_name: shared.pop(task_name) for task_name in list(shared) if task_name in TASKS}
+    return {**shared, **by_task.get(task, {})}
 
 
 def trains_lora(label: str, shared: Mapping[str, Any], task: str) -> bool:
     """Whether PEFT trains the method."""
-    chosen = settings(app_of(task), {**shared, **method_of(label)})
-    return methods.make(chosen, skeleton(chosen.base_source)).engine == "peft"
+    of_method = settings(app_of(task), {**shared, **method_of(label)})
+    return methods.make(of_method, skeleton(of_method.base_source)).engine == "peft"
 
 
 def searched(folder: Path | None, task: str, label: str) -> dict[str, Any]:
@@ -65,9 +65,9 @@ def searched(folder: Path | None, task: str, label: str) -> dict[str, Any]:
         return {}
     name = label.split(":")[0]
     others = sorted(TASKS, key=lambda other: bool(get_task(other).labels) != bool(get_task(task).labels))
-    for one in (task, *others):
+    for searched_task in (task, *others):
         for method in (name, STAGE1_OF.get(name, name)):
-            if (file := folder / one / f"{method}.toml").is_file():
+            if (file := folder / searched_task / f"{method}.toml").is_file():
                 return tomllib.loads(file.read_text(encoding="utf-8"))
     return {}
 
@@ -84,22 +84,33 @@ def cells(
     """The whole grid, every task's first seed before the second ones, so that the tables fill early.
 
     A method that draws nothing (nothing trained, greedy answers, real data) is run with the first seed alone.
-    seeds: task -> its seeds.
-    Raises ValueError for whatever would make a run fail at once.
+
+    Promise: every method of a task gets the same users, rows and steps (tests/sims/test_compare_methods.py).
+
+    Args:
+        seeds: task -> its seeds.
+        labels: methods, with settings of their own after a colon.
+        data: a folder with a folder a task; None: synthetic users, unless `changes` say otherwise.
+        preset_name: of `PRESETS`.
+        changes: settings of every cell, over all others.
+        best: what `search.py` wrote, for `searched`.
+
+    Raises:
+        ValueError: whatever would make a run fail at once.
     """
-    found = []
+    grid = []
     for place in range(max(map(len, seeds.values()))):
-        for task in (task for task, own in seeds.items() if place < len(own)):
+        for task in (task for task, task_seeds in seeds.items() if place < len(task_seeds)):
             seed = seeds[task][place]
             shared = {**preset(preset_name, task), **changes, "data": _data(data, changes)}
             for label in labels:
                 rates = LORA_RATES if preset_name == "small" and trains_lora(label, shared, task) else {}
-                own = {**rates, **searched(best, task, label), **method_of(label)}
-                cell = Cell(task, label, seed, {**shared, **own, **changes, **method_of(label), "seed": seed})
+                of_method = {**rates, **searched(best, task, label), **method_of(label)}
+                cell = Cell(task, label, seed, {**shared, **of_method, **changes, **method_of(label), "seed": seed})
                 if place and not _depends_on_seed(cell.settings()):
                     continue
-                found.append(cell)
-    return found
+                grid.append(cell)
+    return grid
 
 
 def _data(folder: Path | None, changes: Mapping[str, Any]) -> str:
@@ -108,16 +119,16 @@ def _data(folder: Path | None, changes: Mapping[str, Any]) -> str:
     return "synthetic" if folder is None else str(folder.expanduser().resolve())
 
 
-def _depends_on_seed(chosen: Settings) -> bool:
-    method = methods.make(chosen, skeleton(chosen.base_source))
+def _depends_on_seed(of_cell: Settings) -> bool:
+    method = methods.make(of_cell, skeleton(of_cell.base_source))
     drawn = bool(method.collective_shapes() or method.private_shapes())
-    return drawn or chosen.temperature > 0 or chosen.data.startswith("synthetic")
+    return drawn or of_cell.temperature > 0 or of_cell.data.startswith("synthetic")
 
 
 def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]:
     """task -> its seeds, from `0,1` for all tasks and `LaMP_4=0,1,2` for one. Raises ValueError."""
-    found: dict[str, list[int]] = {task: [0] for task in tasks}
-    for word in sorted(words, key=lambda one: "=" in one):  # what is for all first
+    seeds_by_task: dict[str, list[int]] = {task: [0] for task in tasks}
+    for word in sorted(words, key=lambda word: "=" in word):  # what is for all first
         task, _, numbers = word.rpartition("=")
         try:
             seeds = [int(seed) for seed in numbers.split(",")]
@@ -127,5 +138,5 @@ def seeds_of(words: Sequence[str], tasks: Sequence[str]) -> dict[str, list[int]]
             raise ValueError(f"seeds must differ and not be negative, got {word!r}")
         if task and task not in tasks:
             raise ValueError(f"seeds may be given for the chosen tasks, {', '.join(tasks)}, got {word!r}")
-        found |= dict.fromkeys([task] if task else tasks, seeds)
-    return found
+        seeds_by_task |= dict.fromkeys([task] if task else tasks, seeds)
+    return seeds_by_task

@@ -51,16 +51,16 @@ def searches(options: argparse.Namespace) -> list[Search]:
         preset_name=options.preset,
         changes={**parsed(options.run_config), **scoring},
     )
-    found = []
+    every_search = []
     for start in starts:
         drawn = {}
         for trial in range(options.trials):
-            own = draw(trial, start.settings(), seed=options.seed, over=options.over)
-            cell = Cell(start.task, f"{start.label}-{trial:02d}", options.seed, {**start.config, **own})
+            drawn_settings = draw(trial, start.settings(), seed=options.seed, over=options.over)
+            cell = Cell(start.task, f"{start.label}-{trial:02d}", options.seed, {**start.config, **drawn_settings})
             cell.settings()
-            drawn[cell] = own
-        found.append(Search(start.task, start.label, drawn))
-    return found
+            drawn[cell] = drawn_settings
+        every_search.append(Search(start.task, start.label, drawn))
+    return every_search
 
 
 def score(report: dict[str, Any]) -> float:
@@ -91,7 +91,7 @@ def write(options: argparse.Namespace, search: Search, reports: Reports) -> Path
     folder = options.out / search.task
     folder.mkdir(parents=True, exist_ok=True)
     start = first.settings().as_config()
-    keys = sorted({key for own in search.drawn.values() for key in own})
+    keys = sorted({key for drawn in search.drawn.values() for key in drawn})
     values = {key: {**start, **search.drawn[best]}[key] for key in keys}
     body = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
     file = write_text(folder / f"{search.method}.toml", head + body)
@@ -110,10 +110,10 @@ def write(options: argparse.Namespace, search: Search, reports: Reports) -> Path
 
 def table(search: Search, reports: Reports) -> Table:
     """The trials, best first."""
-    found = Table("trial", "loss on held-out history", "settings", box=box.SIMPLE_HEAD)
-    found.title, found.title_justify = f"{search.method} on {search.task}", "left"
+    shown = Table("trial", "loss on held-out history", "settings", box=box.SIMPLE_HEAD)
+    shown.title, shown.title_justify = f"{search.method} on {search.task}", "left"
     best = best_of(search, reports)
-    for cell in sorted((cell for cell in search.drawn if cell in reports), key=lambda one: score(reports[one])):
+    for cell in sorted((cell for cell in search.drawn if cell in reports), key=lambda cell: score(reports[cell])):
         words = " ".join(f"{key}={value}" for key, value in search.drawn[cell].items()) or "the starting point"
-        found.add_row(cell.label + (" *" if cell == best else ""), f"{score(reports[cell]):.4f}", words)
-    return found
+        shown.add_row(cell.label + (" *" if cell == best else ""), f"{score(reports[cell]):.4f}", words)
+    return shown

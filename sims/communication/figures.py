@@ -81,8 +81,8 @@ def storage(rows: Rows) -> Callable[[Figure], None]:
         scale, unit = _unit(max(row["device"] for row in first))
         shared = [(row["device"] - row["private"]) / scale for row in first]
         device.barh(range(len(first)), shared, color=COLOURS["base"][0], label="shared by all users")
-        own = [row["private"] / scale for row in first]
-        device.barh(range(len(first)), own, left=shared, color=PARTS[2], label="the user's own")
+        private = [row["private"] / scale for row in first]
+        device.barh(range(len(first)), private, left=shared, color=PARTS[2], label="the user's own")
         for place, row in enumerate(first):
             _beside(device, row["device"] / scale, place, _size(row["device"], scale, unit))
         device.set_xlim(0, max(row["device"] for row in first) / scale * 1.5)
@@ -148,6 +148,7 @@ def quality(rows: Rows) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2)
         for axes, key, better in zip(panels, ("loss_per_token", "rougeL"), ("lower", "higher"), strict=True):
+            # A mark a method and stage, the base a line; each method's two stages joined.
             known = [row for row in rows if row[key] is not None]
             for row in known:
                 place = (row["total_payload"] or nothing, row[key])
@@ -166,10 +167,11 @@ def quality(rows: Rows) -> Callable[[Figure], None]:
                     label=f"{row['method']}, {row['stage']}",
                 )
             for method in methods:
-                own = [row for row in known if row["method"] == method]
-                if len(own) == 2:
-                    where = [row["total_payload"] or nothing for row in own]
-                    axes.plot(where, [row[key] for row in own], color=colours[method], linewidth=1, zorder=1)
+                dots = [row for row in known if row["method"] == method]
+                if len(dots) == 2:
+                    where = [row["total_payload"] or nothing for row in dots]
+                    axes.plot(where, [row[key] for row in dots], color=colours[method], linewidth=1, zorder=1)
+            # The axis of bytes, which has no zero: left of the line nothing crossed.
             axes.axvline(nothing * 3, color=GRID, linewidth=1)
             _byte_axis(axes, nothing, max(crossed, default=1024))
             shown = [tick for tick in axes.get_xticks() if tick > nothing * 3]

@@ -100,12 +100,14 @@ def measured(report: dict[str, Any], entries_of: Path) -> dict[str, Any]:
         method, engine, parameters, messages (per phase and direction: count, measured and analytic payload of one
         message, whether all messages agree, record and wire overhead), totals, arms, seconds, settings.
     """
+    # What the shapes say, and what the ledger wrote; the last sending of stage 1 is the hand-out.
     weight, expected = analytic(report, skeleton(report["settings"]["base-model"]))
     with entries_of.open(encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
     for entry in entries:
         if entry["phase"] == "stage1" and int(entry["round"]) > report["settings"]["rounds"]:
             entry["phase"] = HAND_OUT
+    # Phase by phase and way by way: one message's payload, measured and analytic.
     messages = []
     for (phase, way), payload in expected.items():
         sent = [entry for entry in entries if (entry["phase"], entry["direction"]) == (phase, way)]

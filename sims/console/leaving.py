@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _holders = 0
@@ -21,8 +20,8 @@ def _leave(number: int, _: FrameType | None = None) -> None:
     global _kept
     # `timeout` signals its child and then the whole group, and people press Ctrl-C twice: the second must not cut short
     # the clean-up that the first began, or daemons stay.
-    for one in _SIGNALS:
-        signal.signal(one, signal.SIG_IGN)
+    for blocked in _SIGNALS:
+        signal.signal(blocked, signal.SIG_IGN)
     if _holders:
         _kept = number
         return
@@ -34,8 +33,8 @@ def _leave(number: int, _: FrameType | None = None) -> None:
 
 def once() -> None:
     """From now on SIGINT raises KeyboardInterrupt and SIGTERM SystemExit(143), the first of them alone."""
-    for one in _SIGNALS:
-        signal.signal(one, _leave)
+    for number in _SIGNALS:
+        signal.signal(number, _leave)
 
 
 @contextmanager
@@ -59,15 +58,31 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def child(command: Sequence[str], *, orderly: bool = False, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process of text that is waited for, and ended where the body raises, a signal included.
+def child(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stderr: int = subprocess.STDOUT,
+    orderly: bool = False,
+    new_session: bool = False,
+) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is read as text; it is waited for, and ended where the body raises, a signal included.
 
-    orderly: by SIGTERM, and given the time to clean up, not by SIGKILL.
+    Promise: no child outlives the command (tests/sims/console/test_leaving.py).
+
+    Args:
+        command: the program and its arguments.
+        orderly: end it by SIGTERM, and give it the time to clean up, not by SIGKILL.
+        env: its environment; None: this process's.
+        stderr: where its errors go; into its output.
+        new_session: out of reach of a signal to this command's whole group.
     """
     process = None
     try:
         with held():
-            process = subprocess.Popen(command, text=True, **options)
+            process = subprocess.Popen(
+                command, text=True, stdout=subprocess.PIPE, stderr=stderr, env=env, start_new_session=new_session
+            )
         yield process
         process.wait()
     except BaseException:

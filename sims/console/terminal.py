@@ -7,5 +7,5 @@ from rich.console import Console
 
 def console(width: int = 140) -> Console:
     """A terminal of its own width; elsewhere of `width` columns."""
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=width)

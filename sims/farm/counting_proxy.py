@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 
 @dataclass
 class Exchange:
-    """One request and its answer on one connection; bytes each way. path: "" under TLS."""
+    """One request and its answer on one connection; bytes each way. `path` is "" under TLS."""
 
     path: str = ""
     up: int = 0
@@ -31,6 +31,7 @@ class CountingProxy:
     """Listens on a port of its own (`port`) and forwards to `target`; a context manager.
 
     Args:
+        target: host and port of the server.
         capture: a folder for everything that passed, two files a connection (`<n>-up`, `<n>-down`); None keeps nothing.
         listener: a listening socket, which the proxy closes; None makes one on loopback.
     """
@@ -128,8 +129,8 @@ def _path(data: bytes) -> str:
 
 def by_path(exchanges: Sequence[Exchange]) -> dict[str, tuple[int, int, int]]:
     """Path -> (exchanges, bytes up, bytes down), the largest first."""
-    found: dict[str, tuple[int, int, int]] = {}
+    totals: dict[str, tuple[int, int, int]] = {}
     for e in exchanges:
-        count, up, down = found.get(e.path, (0, 0, 0))
-        found[e.path] = (count + 1, up + e.up, down + e.down)
-    return dict(sorted(found.items(), key=lambda item: -item[1][1] - item[1][2]))
+        count, up, down = totals.get(e.path, (0, 0, 0))
+        totals[e.path] = (count + 1, up + e.up, down + e.down)
+    return dict(sorted(totals.items(), key=lambda item: -item[1][1] - item[1][2]))

@@ -42,8 +42,10 @@ class Farm:
 
     Args:
         folder: what it may write to; made if need be.
-        tls: certificates for the SuperLink, or plain HTTP. auth: only SuperNodes whose key is registered.
-        threads: of torch in each device. capture: keep all bytes that pass between devices and server.
+        tls: certificates for the SuperLink, or plain HTTP.
+        auth: only SuperNodes whose key is registered.
+        threads: of torch in each device.
+        capture: keep all bytes that pass between devices and server.
         namespaces: each device in a network namespace, else all on loopback.
     """
 
@@ -86,12 +88,12 @@ class Farm:
 
     def environment(self, name: str) -> dict[str, str]:
         """For a process of `server` or of a device; nothing of another Flower installation reaches it."""
-        found = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
         home = self._homes / name
         home.mkdir(parents=True, exist_ok=True)
-        direct = ",".join(filter(None, (HOST, SERVER, found.get("no_proxy") or found.get("NO_PROXY"))))
-        return found | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', '')}",
+        direct = ",".join(filter(None, (HOST, SERVER, environment.get("no_proxy") or environment.get("NO_PROXY"))))
+        return environment | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -208,12 +210,12 @@ class Farm:
 
     def _stop(self, processes: Sequence[subprocess.Popen[bytes] | None]) -> None:
         """SIGTERM to processes, then whatever it takes, also to what outlives them (a SuperExec does)."""
-        chosen = [process for process in processes if process is not None]
-        families = [offspring(process.pid) for process in chosen]
-        for process in chosen:
+        running = [process for process in processes if process is not None]
+        families = [offspring(process.pid) for process in running]
+        for process in running:
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 20
-        for process in chosen:
+        for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

@@ -39,8 +39,8 @@ def choose_users(corpus: Corpus, count: int) -> list[str]:
 def write_history(corpus: Corpus, user_id: str, path: Path) -> None:
     """One user's history and queries as the file that a device of its own would have (OPPU's record)."""
     user = corpus.user(user_id)
-    asked = [{"id": query.id, "input": query.input, "gold": query.gold} for query in user.queries]
-    record = {"user_id": user_id, "profile": list(user.profile), "query": asked}
+    queries = [{"id": query.id, "input": query.input, "gold": query.gold} for query in user.queries]
+    record = {"user_id": user_id, "profile": list(user.profile), "query": queries}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([record], ensure_ascii=False), encoding="utf-8")
     path.chmod(0o600)

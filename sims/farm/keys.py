@@ -22,9 +22,11 @@ def make_server_keys(
     """Write ca.crt, server.crt and server.key (mode 0600) into `folder`.
 
     Args:
+        folder: made if need be.
         hosts: the names and addresses that devices reach the server by; 127.0.0.1 is added, where the SuperLink's own
-        ServerApp reaches it.
-        begins, ends: when the certificates hold; from an hour ago, for a year.
+            ServerApp reaches it.
+        begins: when the certificates hold from; an hour ago.
+        ends: and to when; a year from now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
@@ -39,7 +41,7 @@ def make_server_keys(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False)
         .sign(authority, hashes.SHA256())
     )
-    own = (
+    certificate = (
         _certificate(_name(hosts[0]), issuer, server.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
@@ -50,7 +52,7 @@ def make_server_keys(
     )
     pem = serialization.Encoding.PEM
     _write(folder / "ca.crt", ca.public_bytes(pem))
-    _write(folder / "server.crt", own.public_bytes(pem))
+    _write(folder / "server.crt", certificate.public_bytes(pem))
     private = server.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     _write(folder / "server.key", private)
 

@@ -126,10 +126,10 @@ class Namespaces:
         _add(link.namespace)
         _ip("-n", self.hub, "link", "add", link.interface, "type", "veth", "peer", "eth0", "netns", link.namespace)
         ends = ((self.hub, link.interface, SERVER, address), (link.namespace, "eth0", address, SERVER))
-        for namespace, interface, own, other in ends:
+        for namespace, interface, here, there in ends:
             # Of one segment a frame, as a real link carries them: else the kernel hands 64 kB over under one header.
             _ip("-n", namespace, "link", "set", interface, "gso_max_segs", "1", "addrgenmode", "none")
-            _ip("-n", namespace, "address", "add", own, "peer", f"{other}/32", "dev", interface)
+            _ip("-n", namespace, "address", "add", here, "peer", f"{there}/32", "dev", interface)
             _ip("-n", namespace, "link", "set", interface, "up")
         return link
 
@@ -158,10 +158,10 @@ def _add(namespace: str) -> None:
 
 def _binary() -> str:
     """The path of iproute2's `ip`."""
-    found = shutil.which("ip", path=f"{os.environ.get('PATH', '')}{os.pathsep}{_ADMINISTRATORS}")
-    if not found:
+    path = shutil.which("ip", path=f"{os.environ.get('PATH', '')}{os.pathsep}{_ADMINISTRATORS}")
+    if not path:
         raise NamespaceError("they need `ip` of iproute2")
-    return found
+    return path
 
 
 def _ip(*arguments: str) -> str:

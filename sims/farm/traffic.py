@@ -51,13 +51,18 @@ def compare(
     """The report's `bytes.measured`.
 
     Args:
-        counted: per device (user) what its proxy saw. ledger: the run's bytes.csv. flower: `network-traffic` of
-        `flwr ls`, as it is. links: what crossed the link of each device that has one.
+        counted: per device (user) what its proxy saw.
+        ledger: the run's bytes.csv.
+        flower: `network-traffic` of `flwr ls`, as it is.
+        tls: whether the bytes were sealed, so that paths are unknown.
+        links: what crossed the link of each device that has one.
     """
+    # What the ledger says: (user, direction) -> a size a message.
     entries: dict[tuple[str, str], list[int]] = {}
     with ledger.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             entries.setdefault((row["user"], row["direction"]), []).append(int(row["wire"]))
+    # What each proxy, and each link, counted.
     devices = {}
     for user, exchanges in sorted(counted.items()):
         ways: dict[str, dict[str, Any]] = {}
@@ -75,6 +80,7 @@ def compare(
             ways["down"]["link"] = {"bytes": link.down, "frames": link.frames_down}
             ways["up"]["link"] = {"bytes": link.up, "frames": link.frames_up}
         devices[user] = {**ways, "exchanges": len(exchanges)}
+    # All devices together: the exchanges that carried no large object, and without TLS every path.
     every = [exchange for exchanges in counted.values() for exchange in exchanges]
     whole: dict[str, Any] = {"tls": tls, "large_from": LARGE, "flower": flower, "devices": devices}
     whole["small"] = small(every)
@@ -89,7 +95,7 @@ def small(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
     for exchange in exchanges:
         if max(exchange.up, exchange.down) <= LARGE:
             kinds.setdefault(exchange.path, []).append(exchange)
-    found = [
+    rows = [
         {
             "path": path,
             "exchanges": len(ones),
@@ -100,7 +106,7 @@ def small(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
         }
         for path, ones in kinds.items()
     ]
-    return sorted(found, key=lambda kind: (-kind["up"] - kind["down"], kind["path"]))
+    return sorted(rows, key=lambda kind: (-kind["up"] - kind["down"], kind["path"]))
 
 
 def table(measured: Mapping[str, Any]) -> str:

@@ -19,9 +19,9 @@ def scores(report: dict[str, Any]) -> dict[tuple[str, str, str], float]:
     return {
         (who, arm, metric): value
         for who, arms in whole
-        for arm, found in arms.items()
-        if found is not None
-        for metric, value in found.items()
+        for arm, metrics in arms.items()
+        if metrics is not None
+        for metric, value in metrics.items()
     }
 
 
@@ -29,10 +29,12 @@ def in_both(
     first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
 ) -> tuple[dict[tuple[str, str, str], float], dict[tuple[str, str, str], float], list[str]]:
     """Both without the arms that one of them lacks, such as `swapped` where nodes host one user; and these arms."""
-    arms = [{arm for _, arm, _ in found} for found in (first, second)]
+    arms = [{arm for _, arm, _ in report_scores} for report_scores in (first, second)]
     odd = sorted(arms[0] ^ arms[1])
-    kept = [{key: value for key, value in found.items() if key[1] not in odd} for found in (first, second)]
-    return kept[0], kept[1], odd
+    shared = [
+        {key: value for key, value in report_scores.items() if key[1] not in odd} for report_scores in (first, second)
+    ]
+    return shared[0], shared[1], odd
 
 
 def differences(
@@ -51,7 +53,7 @@ def differences(
         groups.setdefault((arm, metric), []).append(who)
     for (arm, metric), people in groups.items():
         pairs = ((who, first[who, arm, metric], second[who, arm, metric]) for who in people)
-        yield (arm, metric, *max(((*p, relative(p[1], p[2])) for p in pairs), key=lambda found: found[3]))
+        yield (arm, metric, *max(((*p, relative(p[1], p[2])) for p in pairs), key=lambda pair: pair[3]))
 
 
 def relative(a: float, b: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -59,15 +58,15 @@ def run(
     Raises:
         ValueError: the run failed, with its own error line.
     """
+    # The command, and where it runs.
     command = [sys.executable, str(SIMS / "run.py"), str(SIMS / app), "-c", words(config)]
     if seat is not None and seat.federation:
         command += ["--federation-config", seat.federation]
     environment = None if seat is None else {**seat.environment}
     last, peak = "", None
     # A session of its own: who ends this command ends its whole group, and a second signal would cut the run's own
-    # clean-up short and leave a SuperLink behind. The run is told once, below.
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True, "env": environment}
-    with leaving.child(command, orderly=True, **options) as process:
+    # clean-up short and leave a SuperLink behind. The run is told once, by `child`.
+    with leaving.child(command, env=environment, orderly=True, new_session=True) as process:
         assert process.stdout is not None
         if seat is not None:
             seat.take(process)
@@ -80,6 +79,7 @@ def run(
                     say(said)
                 elif memory := _PEAK.match(said):
                     peak = round(float(memory[1]) * 1e9)
+    # The last line is the report's path, or the error.
     if process.returncode:
         raise ValueError(f"the run of {config.get('method', app)} failed: {last.removeprefix('error: ')}")
     return Finished(Path(last), peak)

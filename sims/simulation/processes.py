@@ -27,14 +27,14 @@ def family(root: int) -> dict[int, str]:
         if entry.name.isdigit() and (fields := stat(int(entry.name))):
             children.setdefault(fields[0], []).append(int(entry.name))
             started[int(entry.name)] = fields[2]
-    found: dict[int, str] = {}
+    members: dict[int, str] = {}
     todo = [root]
     while todo:
         pid = todo.pop()
         if pid in started:
-            found[pid] = started[pid]
+            members[pid] = started[pid]
             todo += children.get(pid, [])
-    return found
+    return members
 
 
 def alive(members: dict[int, str]) -> list[int]:
@@ -82,10 +82,10 @@ class PeakMemory(threading.Thread):
 
 def offspring(leader: int) -> dict[int, str]:
     """pid -> start time of a process, its descendants, and the orphans of its session."""
-    found = family(leader)
+    members = family(leader)
     for entry in Path("/proc").iterdir():
         with suppress(OSError, IndexError):
             fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
             if fields and int(fields[3]) == leader:
-                found[int(entry.name)] = fields[19]
-    return found
+                members[int(entry.name)] = fields[19]
+    return members

@@ -21,8 +21,10 @@ class Seat:
     """One place for a cell at a time.
 
     Attributes:
-        environment: for `sims/run.py`, which then uses this seat's SuperLink. federation: Flower's federation config,
-        "" for Flower's own. process: the run at work. ended: no run should go on here.
+        environment: for `sims/run.py`, which then uses this seat's SuperLink.
+        federation: Flower's federation config, "" for Flower's own.
+        process: the run at work.
+        ended: no run should go on here.
     """
 
     environment: Mapping[str, str]
@@ -47,8 +49,8 @@ def share(jobs: int, cores: int | None = None) -> str:
     """The federation config of one of `jobs` seats: nothing for a seat alone, else its part of the cores."""
     if jobs == 1:
         return ""
-    own = max(1, (cores or os.cpu_count() or 1) // jobs)
-    return f"client-resources-num-cpus={own} init-args-num-cpus={own}"
+    cores_each = max(1, (cores or os.cpu_count() or 1) // jobs)
+    return f"client-resources-num-cpus={cores_each} init-args-num-cpus={cores_each}"
 
 
 @contextmanager

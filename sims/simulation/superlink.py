@@ -37,12 +37,13 @@ def free_port() -> int:
 def superlink(
     *, own: bool = False, meanwhile: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[dict[str, str], int | None]]:
-    """(environment for `flwr`, pid of our own SuperLink); it stops with the context.
+    """(environment for `flwr`, pid of our own SuperLink or None); it stops with the context.
 
     Args:
         own: start one even where FLWR_HOME names another, which is otherwise used and left running.
         meanwhile: what to do while it starts, some three seconds; what it raises ends the SuperLink.
     """
+    # What Flower and Ray are told, unless the user has told them otherwise.
     environment = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -54,6 +55,7 @@ def superlink(
         meanwhile()
         yield environment, None
         return
+    # A home and ports of its own, so that no other SuperLink is meant by accident.
     home = Path(tempfile.mkdtemp(prefix="perfit-flwr-"))
     http, control = str(free_port()), str(free_port())
     environment |= {
@@ -63,6 +65,7 @@ def superlink(
     }
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--control-api-address", f"127.0.0.1:{control}", "--host", "127.0.0.1", "--port", http]
+    # Start it, use the three seconds that it takes, and end all that it started however the context is left.
     process = None
     try:
         with leaving.held(), (home / "superlink.log").open("wb") as log:
@@ -103,13 +106,13 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 def flwr_json(environment: dict[str, str], *arguments: str) -> dict[str, object]:
     command = ["flwr", *arguments, "--format", "json"]
-    with leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
-        said, error = asked.communicate()
+    with leaving.child(command, env=environment, stderr=subprocess.PIPE) as process:
+        said, error = process.communicate()
     try:
         answer = json.loads(said[said.index("{") :])
     except ValueError:
         raise ValueError((error or said).strip()[-800:] or f"flwr {arguments[0]} failed") from None
-    if asked.returncode or answer.get("success") is False:
+    if process.returncode or answer.get("success") is False:
         raise ValueError(str(answer.get("error-message") or answer))
     return dict(answer)
 
@@ -120,7 +123,7 @@ def stream_log(environment: dict[str, str], run_id: str, keep: Path, verbose: bo
     error = ""
     command = ["flwr", "log", run_id, "--stream"]
     with (
-        leaving.child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as log,
+        leaving.child(command, env=environment) as log,
         keep.open("w", encoding="utf-8", buffering=1) as whole,
     ):
         assert log.stdout is not None

@@ -28,7 +28,13 @@ def command_began() -> float:
 
 
 def account(report: Mapping[str, Any], began: float, ended: float) -> dict[str, float]:
-    """Seconds by part, `wall` being their sum. began, ended: of the command, as `time.time`."""
+    """Seconds by part, `wall` being their sum.
+
+    Args:
+        report: the run's report.json.
+        began: when the command began, as `time.time`.
+        ended: and when it ended.
+    """
     seconds = report["seconds"]
     server = datetime.fromisoformat(report["began"]).timestamp()
     ready = server + seconds["greeting"]

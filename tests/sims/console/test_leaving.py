@@ -52,7 +52,7 @@ def test_a_child_does_not_outlive_a_signal_that_came_while_it_was_made(leaving, 
     monkeypatch.setattr(subprocess, "Popen", Popen)
     with (
         pytest.raises(SystemExit) as left,
-        leaving.child([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.PIPE),
+        leaving.child([sys.executable, "-c", "import time; time.sleep(60)"]),
     ):
         pytest.fail("the body must not be entered")
     assert left.value.code == 143
@@ -60,7 +60,7 @@ def test_a_child_does_not_outlive_a_signal_that_came_while_it_was_made(leaving, 
 
 
 def test_a_child_is_waited_for(leaving):
-    with leaving.child([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE) as process:
+    with leaving.child([sys.executable, "-c", "print(1)"]) as process:
         assert process.stdout.read() == "1\n"
     assert process.returncode == 0
 
@@ -70,7 +70,7 @@ def test_an_orderly_child_has_the_time_to_clean_up(leaving, tmp_path):
     words += "; print('ready', flush=True); time.sleep(60)"
     with (
         pytest.raises(ValueError, match="of the body"),
-        leaving.child([sys.executable, "-c", words], orderly=True, stdout=subprocess.PIPE) as process,
+        leaving.child([sys.executable, "-c", words], orderly=True) as process,
     ):
         assert process.stdout.readline() == "ready\n"
         raise ValueError("of the body")
