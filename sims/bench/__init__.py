@@ -9,5 +9,5 @@ engine_tables    what `bench_engine.py` prints
 memory           what processes, actors, runs and users take
 scale            the cost of runs against their users, 10 to 10,000
 restart          from a message to the first training step, part by part
-device_process   one process of a device, as Flower starts one for a message
+device_process   one process of a device, whose parts restart reads
 """

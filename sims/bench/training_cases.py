@@ -54,10 +54,21 @@ def bench_training(
     timed: int,
     tick: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Stage 2 for `users` users of `rows` rows each, two epochs: pyreft, PEFT, ours alone, ours together.
+    """Stage 2 of two epochs: pyreft, PEFT, ours alone, ours together.
 
     Ours with the activation cache, as the apps have it; every turn begins with an empty one.
+
+    Promise: all engines' losses agree on the same rows (tests/sims/test_bench_engine.py).
+
+    Args:
+        users: how many train.
+        rows: of each user.
+        layers: the decoder blocks that are edited.
+        repeats: timed turns of each engine.
+        timed: of the users that train one after the other, how many are timed.
+        tick: hears the engine whose turn it is.
     """
+    # The same edits, rows and minibatches for all.
     shape = EditShape(layers, 4, base.skeleton.hidden_size)
     pool = some_rows(base, users * rows)
     own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
@@ -81,6 +92,7 @@ def bench_training(
     def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:
         return plan.epochs * rows * TOKENS * len(few), [fit(u) for u in few]
 
+    # Each engine, in turn.
     engines: dict[str, Engine] = {
         "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), own[u], plan, draws([u])[0])),
         "peft": lambda: alone(lambda u: lora_alone(base, own[u], plan, draws([u])[0])),

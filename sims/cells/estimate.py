@@ -34,15 +34,17 @@ class Work:
     queries: int
 
 
-def work(chosen: Settings) -> Work:
+def work(settings: Settings) -> Work:
     """What a run trains on and answers. Raises ValueError for bad data."""
-    task = get_task(chosen.task)
-    corpus = open_corpus(chosen.data_source, task, seed=chosen.seed)
-    users = roster(corpus, cohorts=chosen.cohorts, stage1_users=chosen.stage1_users, stage2_users=chosen.stage2_users)
-    cohorts, items, queries, held_out = chosen.cohorts, chosen.max_items, chosen.max_queries, chosen.held_out
+    task = get_task(settings.task)
+    corpus = open_corpus(settings.data_source, task, seed=settings.seed)
+    users = roster(
+        corpus, cohorts=settings.cohorts, stage1_users=settings.stage1_users, stage2_users=settings.stage2_users
+    )
+    cohorts, items, queries, held_out = settings.cohorts, settings.max_items, settings.max_queries, settings.held_out
 
     def tokens(*texts: str) -> float:
-        return min(sum(map(len, texts)) / CHARACTERS_A_TOKEN, chosen.max_length)
+        return min(sum(map(len, texts)) / CHARACTERS_A_TOKEN, settings.max_length)
 
     def stage1(user: str) -> list[Pair]:
         return stage1_pairs(task, corpus.user(user), cohorts=cohorts, max_items=items, held_out=held_out)
@@ -54,27 +56,27 @@ def work(chosen: Settings) -> Work:
         questions = test_pairs(task, corpus.user(user), cohorts=cohorts, max_queries=queries, held_out=held_out)
         return [pair for _, pair in questions]
 
-    one = sum(tokens(*pair) for user in users.stage1 for pair in stage1(user))
-    two = sum(tokens(*pair) for user in users.stage2 for pair in stage2(user))
+    first_stage = sum(tokens(*pair) for user in users.stage1 for pair in stage1(user))
+    second_stage = sum(tokens(*pair) for user in users.stage2 for pair in stage2(user))
     prompts = [tokens(pair.prompt) for user in users.stage2 for pair in tested(user)]
-    return Work(one, two, sum(prompts), len(prompts))
+    return Work(first_stage, second_stage, sum(prompts), len(prompts))
 
 
 def seconds(cell: Cell, load: Work) -> float:
     """About how long a cell takes alone on two cores, start to end, in the dtype that this machine would take."""
-    chosen = cell.settings()
-    method = methods.make(chosen, skeleton(chosen.base_source))
-    one, two = bool(method.collective_shapes()), bool(method.private_shapes())
+    settings = cell.settings()
+    method = methods.make(settings, skeleton(settings.base_source))
+    has_stage1, has_stage2 = bool(method.collective_shapes()), bool(method.private_shapes())
     speed = TRAINING_TOKENS_A_SECOND.get(method.engine, OTHER_TRAINING_TOKENS_A_SECOND)
-    trained = one * load.stage1 * chosen.rounds * chosen.fraction * chosen.local_epochs
-    trained += two * load.stage2 * chosen.stage2_epochs
-    arms = 1 + one + 2 * two
-    if chosen.answer == "choice" or not chosen.max_new_tokens:
+    trained = has_stage1 * load.stage1 * settings.rounds * settings.fraction * settings.local_epochs
+    trained += has_stage2 * load.stage2 * settings.stage2_epochs
+    arms = 1 + has_stage1 + 2 * has_stage2
+    if settings.answer == "choice" or not settings.max_new_tokens:
         answering = arms * load.prompts * 1.5 / READING_TOKENS_A_SECOND
     else:
         answering = arms * load.prompts * 2 / READING_TOKENS_A_SECOND
-        answering += arms * load.queries * chosen.max_new_tokens / WRITING_TOKENS_A_SECOND
-    slower = SLOWER_IN_FLOAT32 if choose_dtype(chosen.dtype, choose_device(chosen.device)) == "float32" else 1.0
+        answering += arms * load.queries * settings.max_new_tokens / WRITING_TOKENS_A_SECOND
+    slower = SLOWER_IN_FLOAT32 if choose_dtype(settings.dtype, choose_device(settings.device)) == "float32" else 1.0
     return START_SECONDS + slower * (trained / speed + answering)
 
 
@@ -94,11 +96,11 @@ def duration(seconds: float) -> str:
 def estimates(cells: Sequence[Cell]) -> dict[Cell, float]:
     """About how many seconds each cell takes. Raises ValueError for bad data."""
     loads: dict[tuple[object, ...], Work] = {}
-    found = {}
+    guesses = {}
     for cell in cells:
         s = cell.settings()
         what = (s.task, s.data, s.seed, s.max_items, s.max_length, s.max_queries, s.held_out, s.stage1_users)
         if what not in loads:
             loads[what] = work(s)
-        found[cell] = seconds(cell, loads[what])
-    return found
+        guesses[cell] = seconds(cell, loads[what])
+    return guesses

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console.files import Rows
+
 from server_strategy.report.charts import COLOURS, FAINT, GRID, RC
 from server_strategy.report.tables import human_bytes
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Rows = Sequence[dict[str, Any]]
 UNITS = {1: "B", 1024: "KiB", 1024**2: "MiB", 1024**3: "GiB", 1024**4: "TiB", 1024**5: "PiB"}
 # Okabe-Ito, told apart by colour-blind readers too: down, up, hand-out; and three steps of users or of uplinks
 PARTS = ("#0072b2", "#56b4e9", "#e69f00")

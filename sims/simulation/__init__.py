@@ -1,7 +1,7 @@
 """Runs of the Flower apps on this machine: apps, SuperLink, processes, seats, time.
 
 apps         the apps: where they are, their settings with overrides, checked before anything starts
-app_run      whole runs of an app by `sims/run.py`, as processes whose lines are heard
+app_run      a whole run of an app by `sims/run.py`, as a process whose lines are heard
 superlink    a SuperLink for simulations; start, log and status asked from a program
 processes    families of processes: who belongs to whom, their end, their memory
 seats        where cells run: a SuperLink kept between them, a share of the cores
