@@ -1,8 +1,8 @@
 """Answers and losses under edits: decoding, scoring, choice among labels, the four arms of a test.
 
 reader          what answers: rows to score or to continue, and under whose edits
-edited_rows     a row and the edits that apply to it; how a batch of such rows is told to the hooks
-decoding        text with one edit per row, greedy or drawn
+edited_rows     a row and the edits of a stack that apply to it
+decoding        text under each row's own edits, greedy or drawn
 scoring         losses of given completions; rows of many users and arms share a batch
 shared_prompt   losses of several completions of one prompt, read once
 choice          answers by constrained choice among a task's labels

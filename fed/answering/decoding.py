@@ -1,8 +1,8 @@
-"""Decoding with one edit per row, and the loss per token of given completions.
+"""Decoding with edits of its own for every row.
 
-Rows of many users and of several arms share a batch: a row says whether the collective edit applies and whose
-personalized edit follows. Prompts are padded on the left, keys and values are cached, and a row that has ended
-leaves the batch. Sampling draws from one generator a row, so a row's text does not depend on its neighbours.
+Rows of many users and of several arms share a batch. Prompts are padded on the left, keys and values are cached, and a
+row that has ended leaves the batch. Sampling draws from one generator a row, so a row's text does not depend on its
+neighbours.
 
 Shapes:  B rows · T tokens · V vocabulary
 """
@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fed.answering.edited_rows import EditedRow, open_session, positions_of, set_rows
+from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
-from fed.edits.hooks import EditSession
-from fed.edits.loreft import EditBank
-from fed.edits.positions import Positions
+from fed.edits.stack import AttachedStack, EditStack
 from fed.forward.batching import pad, under_token_budget
 
 
@@ -37,12 +35,9 @@ class Decoding:
 def generate(
     base: BaseModel,
     rows: Sequence[EditedRow],
+    stack: EditStack,
     decoding: Decoding,
-    positions: Positions,
     *,
-    collective: EditBank | None = None,
-    personal: EditBank | None = None,
-    personal_positions: Positions | None = None,
     generators: Sequence[torch.Generator] | None = None,
     token_budget: int = 4096,
     stop: str | None = None,
@@ -53,26 +48,26 @@ def generate(
     Blank text before the first word does not count as an answer, so a leading line break does not stop a row.
 
     Args:
-        generators: one per row, for temperature > 0. stop: such as a line break, where a task's answer is
-        one line. personal_positions: as in `losses`. token_budget: padded prompt and new tokens of one
-        batch, which bounds the cache.
+        generators: one per row, for temperature > 0.
+        token_budget: padded prompt and new tokens of one batch, which bounds the cache.
+        stop: such as a line break, where a task's answer is one line.
+        on_rows: called with a number of rows as they finish.
     Returns:
         the new text of each row, in order.
+    Raises:
+        ValueError: a row that names an edit which the stack has not, or a temperature without generators.
     """
-    where = positions_of(positions, personal_positions, collective, personal)
     texts = [""] * len(rows)
     sizes = [len(row.row.prompt) + decoding.max_new_tokens for row in rows]
-    with open_session(base, collective, personal) as session:
-        for picked in under_token_budget(sizes, token_budget):
-            chosen = [rows[i] for i in picked]
-            draws = [generators[i] for i in picked] if generators is not None else None
-            flags = (collective is not None, personal is not None)
-            ids = _decode(base, chosen, decoding, where, session, flags, draws, stop)
-            for i, new in zip(picked, ids, strict=True):
+    with stack.attached(base.model) as attached:
+        for places in under_token_budget(sizes, token_budget):
+            draws = [generators[i] for i in places] if generators is not None else None
+            answers = _decode(base, [rows[i] for i in places], decoding, attached, draws, stop)
+            for i, new in zip(places, answers, strict=True):
                 text = base.tokenizer.decode(new, skip_special_tokens=True)
                 texts[i] = text.strip().split(stop)[0] if stop else text
             if on_rows:
-                on_rows(len(picked))
+                on_rows(len(places))
     return texts
 
 
@@ -80,16 +75,16 @@ def _decode(
     base: BaseModel,
     rows: Sequence[EditedRow],
     decoding: Decoding,
-    positions: Sequence[Positions],
-    session: EditSession,
-    flags: tuple[bool, bool],
+    attached: AttachedStack,
     generators: Sequence[torch.Generator] | None,
     stop: str | None,
 ) -> list[list[int]]:
-    device, eos = base.device, base.tokenizer.eos_token_id
+    """The new tokens of each row of one batch."""
+    device = base.device
+    # The first pass reads the prompts, under the edits of all rows.
     batch = pad([row.row for row in rows], base.pad_id, device, left=True, prompts_only=True)
-    set_rows(session, rows, *flags, device)
-    session.set_masks([p.mask(batch.prompt, batch.tokens) for p in positions])
+    attached.take([row.edits for row in rows])
+    attached.at(batch.prompt, batch.tokens)
     from transformers import DynamicCache  # here: a second that a process which generates nothing need not spend
 
     cache = DynamicCache(config=base.model.config)
@@ -105,29 +100,28 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
+        # Every row that goes on gets its next token, or ends with it.
         draws = [generators[i] for i in alive] if generators is not None else None
-        chosen = _pick(output.logits[:, -1].float(), decoding, draws).tolist()
-        for i, token in zip(alive, chosen, strict=True):
-            if token != eos:
+        tokens = _pick(output.logits[:, -1].float(), decoding, draws).tolist()
+        going_on = []
+        for k, (i, token) in enumerate(zip(alive, tokens, strict=True)):
+            if token != base.tokenizer.eos_token_id:
                 new[i].append(token)
-        ended = [
-            token == eos or (bool(stop) and str(stop) in base.tokenizer.decode(new[i]).lstrip())
-            for i, token in zip(alive, chosen, strict=True)
-        ]
-        keep = [k for k, done in enumerate(ended) if not done]
-        if not keep or step + 1 == decoding.max_new_tokens:
+                if not (stop and stop in base.tokenizer.decode(new[i]).lstrip()):
+                    going_on.append(k)
+        if not going_on or step + 1 == decoding.max_new_tokens:
             break
+        # The next pass reads that one token; rows that have ended leave the batch and the cache.
         position = position[:, -1:] + 1
         attention = torch.cat([attention, attention.new_ones(len(alive), 1)], dim=1)
-        ids = torch.tensor(chosen, device=device).unsqueeze(1)
-        if len(keep) < len(alive):
-            index = torch.tensor(keep, device=device)
+        ids = torch.tensor(tokens, device=device).unsqueeze(1)
+        if len(going_on) < len(alive):
+            index = torch.tensor(going_on, device=device)
             cache.batch_select_indices(index)
             ids, attention, position = ids[index], attention[index], position[index]
-            alive = [alive[k] for k in keep]
-            set_rows(session, [rows[i] for i in alive], *flags, device)
-        # A generated token belongs to the completion.
-        session.set_masks([torch.full((len(alive), 1), p.generated, device=device) for p in positions])
+            alive = [alive[k] for k in going_on]
+            attached.take([rows[i].edits for i in alive])
+        attached.at_generated(len(alive))
     return new
 
 

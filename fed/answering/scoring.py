@@ -1,6 +1,6 @@
-"""Losses of given completions with one edit per row; rows of many users and of several arms share a batch.
+"""Losses of given completions with edits of its own for every row; rows of many users and arms share a batch.
 
-Rows of one prompt under one pair of edits share the pass over the prompt (`fed.answering.shared_prompt`).
+Rows of one prompt under the same edits share the pass over the prompt (`fed.answering.shared_prompt`).
 """
 
 from __future__ import annotations
@@ -12,80 +12,107 @@ import torch
 from torch import Tensor
 
 from fed.answering import shared_prompt
-from fed.answering.edited_rows import EditedRow, open_session, positions_of, set_rows
+from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
-from fed.edits.loreft import EditBank
-from fed.edits.positions import Positions
+from fed.edits.stack import Edits, EditStack
 from fed.forward.activation_cache import ActivationCache, resumed, stacked
 from fed.forward.batching import pad, under_token_budget
+from fed.forward.budget import Budget
 from fed.forward.completion_loss import completion_nll, logits_only_where
+
+Loss = tuple[float, int]  # (summed negative log-likelihood of a completion in nats, its tokens, EOS included)
 
 
 @torch.no_grad()
 def losses(
     base: BaseModel,
     rows: Sequence[EditedRow],
-    positions: Positions,
+    stack: EditStack,
     *,
-    collective: EditBank | None = None,
-    personal: EditBank | None = None,
-    personal_positions: Positions | None = None,
-    token_budget: int = 2048,
-    activation_cache: int = 0,
+    budget: Budget | None = None,
     on_rows: Callable[[int], None] | None = None,
-) -> list[tuple[float, int]]:
+) -> list[Loss]:
     """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
 
-    Rows with one prompt and one pair of edits, such as a query's labels, share the pass over the prompt.
-    `personal_positions`: where the personalized edits apply; None: at `positions`, as the collective one.
-    `activation_cache`: bytes for rows' states below the first edit, which a row's arms then share.
+    Rows with one prompt and the same edits, such as a query's labels, share the pass over the prompt.
+
+    Args:
+        budget: of one forward pass; None: `Budget()`.
+        on_rows: called with a number of rows as they finish.
+    Raises:
+        ValueError: a row that names an edit which the stack has not.
     """
-    where = positions_of(positions, personal_positions, collective, personal)
-    groups: dict[tuple[tuple[int, ...], bool, int | None], list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault((row.row.prompt, row.collective, row.personal), []).append(i)
-    shared = [places for places in groups.values() if len(places) > 1]
+    budget = budget or Budget()
+    # Rows that share a prompt and edits belong together.
+    groups: dict[tuple[tuple[int, ...], Edits], list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault((row.row.prompt, row.edits), []).append(place)
+    together = [places for places in groups.values() if len(places) > 1]
     alone = [places[0] for places in groups.values() if len(places) == 1]
-    found: dict[int, tuple[float, int]] = {}
-    first = min((layer for bank in (collective, personal) if bank for layer in bank.shape.layers), default=None)
-    distinct = list(dict.fromkeys(rows[i].row for i in alone))
-    kept = None
+    # Those without such company go as whole rows, the others as one prompt and its completions.
+    loss_of = dict(zip(alone, _whole(base, [rows[i] for i in alone], stack, budget, on_rows), strict=True))
+    shared = _under_one_prompt(base, [[rows[i] for i in places] for places in together], stack, budget.tokens, on_rows)
+    for places, group in zip(together, shared, strict=True):
+        loss_of |= zip(places, group, strict=True)
+    return [loss_of[place] for place in range(len(rows))]
+
+
+def _whole(
+    base: BaseModel,
+    rows: Sequence[EditedRow],
+    stack: EditStack,
+    budget: Budget,
+    on_rows: Callable[[int], None] | None,
+) -> list[Loss]:
+    """Each row in one piece, prompt and completion."""
+    # What lies below the first edit is the same for all arms of a row: computed once, where the budget has room.
+    first = stack.first_block
+    distinct = list(dict.fromkeys(row.row for row in rows))
+    cached = None
     if first is not None:
-        kept = ActivationCache().of(base, [distinct], first, token_budget, activation_cache)
-    states = dict(zip(distinct, kept[0], strict=True)) if kept else {}
+        cached = ActivationCache().of(base, [distinct], first, budget.tokens, budget.activation_cache)
+    states = dict(zip(distinct, cached[0], strict=True)) if cached else {}
+    sums = [0.0] * len(rows)
     with (
-        resumed(base.model, first) if kept and first is not None else nullcontext() as give,
-        open_session(base, collective, personal) as session,
+        resumed(base.model, first) if cached and first is not None else nullcontext() as give,
+        stack.attached(base.model) as attached,
         logits_only_where(base.model) as choose,
     ):
-        for part in under_token_budget([len(rows[i].row) for i in alone], token_budget):
-            chosen = [rows[alone[i]] for i in part]
-            batch = pad([row.row for row in chosen], base.pad_id, base.device)
+        for places in under_token_budget([len(row.row) for row in rows], budget.tokens):
+            picked = [rows[i] for i in places]
+            batch = pad([row.row for row in picked], base.pad_id, base.device)
             if give is not None:
-                give(stacked([states[row.row] for row in chosen]))
-            set_rows(session, chosen, collective is not None, personal is not None, base.device)
-            session.set_masks([p.mask(batch.prompt, batch.tokens) for p in where])
+                give(stacked([states[row.row] for row in picked]))
+            attached.take([row.edits for row in picked])
+            attached.at(batch.prompt, batch.tokens)
             nll, row_of = completion_nll(base.model, batch, choose)
-            sums = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, row_of.cpu(), nll.double().cpu())
-            for i, row, value in zip(part, chosen, sums.tolist(), strict=True):
-                found[alone[i]] = (value, len(row.row.completion))
+            totals = torch.zeros(len(picked), dtype=torch.float64).index_add_(0, row_of.cpu(), nll.double().cpu())
+            for i, value in zip(places, totals.tolist(), strict=True):
+                sums[i] = value
             if on_rows:
-                on_rows(len(part))
-    with open_session(base, collective, personal) as session:
+                on_rows(len(places))
+    return [(value, len(row.row.completion)) for value, row in zip(sums, rows, strict=True)]
+
+
+def _under_one_prompt(
+    base: BaseModel,
+    groups: Sequence[Sequence[EditedRow]],
+    stack: EditStack,
+    token_budget: int,
+    on_rows: Callable[[int], None] | None,
+) -> list[list[Loss]]:
+    """Groups of rows of one prompt and the same edits: the prompt is read once for all its completions."""
+    with stack.attached(base.model) as attached:
 
         def enter(numbers: Sequence[int], prompt: Tensor, tokens: Tensor) -> None:
-            reading = [rows[shared[number][0]] for number in numbers]
-            set_rows(session, reading, collective is not None, personal is not None, base.device)
-            session.set_masks([p.mask(prompt, tokens) for p in where])
+            attached.take([groups[number][0].edits for number in numbers])
+            attached.at(prompt, tokens)
 
-        together = shared_prompt.losses(
+        return shared_prompt.losses(
             base,
-            [rows[places[0]].row.prompt for places in shared],
-            [[rows[i].row.completion for i in places] for places in shared],
+            [group[0].row.prompt for group in groups],
+            [[row.row.completion for row in group] for group in groups],
             enter,
             token_budget=token_budget,
             on_rows=on_rows,
         )
-    for places, values in zip(shared, together, strict=True):
-        found |= zip(places, values, strict=True)
-    return [found[i] for i in range(len(rows))]

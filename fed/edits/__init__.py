@@ -4,6 +4,7 @@ stiefel        matrices with orthonormal rows: QR retraction, polar factor, Proc
 loreft         the LoReFT edit, and a bank of many users' edits, stacked (U, L, r, d)
 hooks          edits on decoder blocks for the length of a `with`, which leaves the model clean
 positions      which tokens are edited: all, all-f1 (all but the first), prompt, last, fN+lM, under any padding
+stack          layers of edits composed in order, each with its positions; which edit of each a row takes
 lora           PEFT's LoRA adapters on the shared base, one user's numbers at a time
 pyreft_files   a user's edits as files that pyreft loads
 """

@@ -1,7 +1,7 @@
 """Tokens that the trained edit never touches, read once: their keys and values serve every step of a training.
 
 Where an edit applies at the last tokens of a prompt alone (`l3`, `last`, `answer`), all that stands before them is the
-same in every epoch, under the frozen edit of an earlier stage too. The blocks above the first edit keep its keys and
+same in every epoch, under the frozen layers of the stack too. The blocks above the first edit keep its keys and
 values, and a step computes, forward and backward, only the tokens from the first touched one on.
 
 Shapes:  B rows · P prefix tokens, padded on the left · S the other tokens, padded on the right · d hidden size
@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fed.base.model import BaseModel
-from fed.edits.hooks import Stage, edited
-from fed.edits.loreft import EditBank
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack
 from fed.forward.activation_cache import resumed
 from fed.forward.batching import Batch, Row, pad, under_token_budget
 
@@ -54,43 +53,38 @@ def worth_it(base: BaseModel, users: Sequence[Sequence[Row]], trained: Positions
 
 @torch.no_grad()
 def read(
-    base: BaseModel,
-    rows: Sequence[Row],
-    trained: Positions,
-    states: Sequence[Tensor],
-    first: int,
-    token_budget: int,
-    frozen: EditBank | None = None,
-    frozen_at: Positions | None = None,
+    base: BaseModel, rows: Sequence[Row], stack: EditStack, states: Sequence[Tensor], token_budget: int, user: int = 0
 ) -> list[Prefix]:
-    """The prefixes of one user's rows.
+    """The prefixes of one user's rows: the tokens that the stack's last layer never touches, under the frozen layers.
 
     Args:
-        states: of each row, (tokens, d) at the output of block `first` (`fed.forward.activation_cache`), where the pass
-        resumes. frozen: the earlier stage's edit, shared by all rows, which applies at `frozen_at`.
+        states: of each row, (tokens, d) at the output of the stack's first edited block, where the pass resumes.
+        token_budget: padded tokens of one forward pass.
+        user: whose rows they are, its number in the stack's banks.
     """
-    tokens = lengths(rows, trained)
+    first, frozen = stack.first_block, stack.frozen
+    assert first is not None
+    tokens = lengths(rows, stack.trained.positions)
     blocks = range(first + 1, base.skeleton.layers)
+    # A row without such tokens leaves nothing behind.
     heads, size = _heads(base)
     nothing = torch.empty(heads, 0, size, dtype=base.model.dtype, device=base.device)
-    found = [Prefix(0, tuple((nothing, nothing) for _ in blocks))] * len(rows)
+    prefixes = [Prefix(0, tuple((nothing, nothing) for _ in blocks))] * len(rows)
     some = [i for i, count in enumerate(tokens) if count]
-    with (
-        resumed(base.model, first) as give,
-        edited(base.model, [] if frozen is None else [Stage(frozen)]) as session,
-    ):
+    with resumed(base.model, first) as give, frozen.attached(base.model) as attached:
         for part in under_token_budget([tokens[i] for i in some], token_budget):
             places = [some[i] for i in part]
             batch = pad([Row(rows[i].prompt[: tokens[i]], ()) for i in places], base.pad_id, base.device, left=True)
             width = batch.input_ids.shape[1]
-            if frozen is not None and frozen_at is not None:
-                session.set_rows([None], [None])
-                session.gather()
-                touched = [
-                    _left(mask[: tokens[i]], width)
-                    for i, mask in zip(places, row_masks([rows[i] for i in places], frozen_at, base), strict=True)
+            # Where a frozen layer applies is asked of the whole row, of which these tokens are the beginning.
+            attached.take([frozen.edits_of(user)] * len(places))
+            whole = [row_masks([rows[i] for i in places], layer.positions, base) for layer in frozen.layers]
+            attached.at_masks(
+                [
+                    torch.stack([_left(mask[: tokens[i]], width) for i, mask in zip(places, masks, strict=True)])
+                    for masks in whole
                 ]
-                session.set_masks([torch.stack(touched)])
+            )
             give(torch.stack([nn.functional.pad(states[i][: tokens[i]], (0, 0, width - tokens[i], 0)) for i in places]))
             cache = _empty_cache(base)
             base.model(
@@ -101,14 +95,12 @@ def read(
                 use_cache=True,
                 logits_to_keep=1,
             )
+            kept = [cache.layers[block] for block in blocks]
             for place, i in enumerate(places):
-                kept = slice(width - tokens[i], width)
-                layers = [cache.layers[block] for block in blocks]
-                found[i] = Prefix(
-                    tokens[i],
-                    tuple((one.keys[place, :, kept].clone(), one.values[place, :, kept].clone()) for one in layers),
-                )
-    return found
+                own = slice(width - tokens[i], width)
+                pairs = tuple((one.keys[place, :, own].clone(), one.values[place, :, own].clone()) for one in kept)
+                prefixes[i] = Prefix(tokens[i], pairs)
+    return prefixes
 
 
 def rest(base: BaseModel, rows: Sequence[Row], prefixes: Sequence[Prefix], first: int) -> Batch:

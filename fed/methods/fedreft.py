@@ -29,8 +29,10 @@ from fed.averages.svd import svd_mean
 from fed.base.model import BaseModel
 from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditBank
+from fed.edits.stack import EditStack, Layer
+from fed.forward.budget import Budget
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import Progress, Tensors, Trained, UserRows
+from fed.methods.method import LocalTraining, Tensors, Trained, UserRows
 from fed.methods.perfit import PerFit
 from fed.settings.settings import Settings
 
@@ -53,29 +55,16 @@ class FedReFT(PerFit):
         others = {user: [latest[one] for one in latest if one != user] for user in users}
         return {user: geometric_median(edits, before) for user, edits in others.items() if edits}
 
-    def train_collective(
-        self,
-        base: BaseModel,
-        start: Tensors,
-        users: Sequence[UserRows],
-        *,
-        round_number: int,
-        proximal_mu: float = 0.0,
-        progress: Progress | None = None,
-    ) -> list[Trained]:
-        assert self.collective
-        users = [replace(user, given=user.given or start) for user in users]
-        bank = EditBank.from_tensors(self.collective, self.starts(base, users))
-        plan = self.plan(1, proximal_mu)
-        return self._train(base, bank, users, plan, ("stage1", round_number), self.positions, progress=progress)
+    def fit_collective(self, start: Tensors, training: LocalTraining) -> list[Trained]:
+        return self._fit_from_mix([replace(user, given=user.given or start) for user in training.users], training)
 
-    def train_private(
-        self, base: BaseModel, collective: Tensors, users: Sequence[UserRows], *, progress: Progress | None = None
-    ) -> list[Trained]:
-        assert self.private
-        users = [replace(user, given=collective) for user in users]
-        bank = EditBank.from_tensors(self.private, self.starts(base, users))
-        return self._train(base, bank, users, self.plan(2), ("stage2",), self.positions, progress=progress)
+    def fit_private(self, collective: Tensors, training: LocalTraining) -> list[Trained]:
+        return self._fit_from_mix([replace(user, given=collective) for user in training.users], training)
+
+    def _fit_from_mix(self, users: Sequence[UserRows], training: LocalTraining) -> list[Trained]:
+        assert self.collective
+        bank = EditBank.from_tensors(self.collective, self.starts(training.base, users))
+        return self._fit(EditStack(Layer(bank, self.positions)), replace(training, users=users))
 
     def starts(self, base: BaseModel, users: Sequence[UserRows]) -> list[Tensors]:
         """Where each user starts: at the mix of its own edit and the given one; where it has none, at the given one."""
@@ -95,10 +84,10 @@ class FedReFT(PerFit):
         if not users:
             return []
         assert self.collective
-        bank = on_base(EditBank.from_tensors(self.collective, edits), base)
-        rows = [EditedRow(row, personal=i) for i, user in enumerate(users) for row in user.rows]
-        budget = 2 * self.settings.token_budget
-        found = losses(base, rows, self.positions, personal=bank, token_budget=budget)
+        bank = EditBank.from_tensors(self.collective, edits)
+        stack = on_base(EditStack(Layer(bank, self.positions)), base)
+        rows = [EditedRow(row, (i,)) for i, user in enumerate(users) for row in user.rows]
+        found = losses(base, rows, stack, budget=Budget(2 * self.settings.token_budget))
         means, start = [], 0
         for user in users:
             part = found[start : start + len(user.rows)]
@@ -108,9 +97,8 @@ class FedReFT(PerFit):
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
         names = sorted(private)
-        own = EditBank.from_tensors(self.private, [private[n] for n in names]) if self.private and names else None
-        shared = self._shared(collective)
-        return EditReader(self, base, collective=shared, at=self.positions, names=names, personal=own, replaces=True)
+        shared, own = self.shared_layer(collective), self.own_layer([private[name] for name in names])
+        return EditReader(self, base, collective=shared, personal=own, names=names, replaces=True)
 
 
 def own_share(own: float, given: float) -> float:

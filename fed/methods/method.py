@@ -38,6 +38,29 @@ class UserRows:
 
 
 @dataclass(frozen=True)
+class LocalTraining:
+    """What a node trains at one time.
+
+    Attributes:
+        base: the frozen base model that all users share.
+        users: whose rows to train on.
+        plan: how the stage trains.
+        draw_name: names the generator of a user's minibatches together with the user: (seed, stage), the round too.
+        progress: told step by step.
+    """
+
+    base: BaseModel
+    users: Sequence[UserRows]
+    plan: TrainSettings
+    draw_name: tuple[int, *tuple[object, ...]]
+    progress: Progress | None = None
+
+    def draw(self, user: UserRows) -> torch.Generator:
+        """The generator of this user's minibatches."""
+        return generator(*self.draw_name, user.user_id)
+
+
+@dataclass(frozen=True)
 class Trained:
     """One user's tensors after local training, and what the training did."""
 
@@ -122,8 +145,9 @@ class Method(ABC):
         proximal_mu: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        """Stage 1 on a node: each user starts from `start` and trains on its own rows."""
-        raise NotImplementedError(f"{self.settings.method} federates nothing")
+        """Stage 1 on a node: each user starts from `start` and trains on its own rows; see `fit_collective`."""
+        name = (self.settings.seed, "stage1", round_number)
+        return self.fit_collective(start, LocalTraining(base, users, self.plan(1, proximal_mu), name, progress))
 
     def train_private(
         self,
@@ -133,7 +157,16 @@ class Method(ABC):
         *,
         progress: Progress | None = None,
     ) -> list[Trained]:
-        """Stage 2 on a node: each user trains its private tensors over the frozen collective ones."""
+        """Stage 2 on a node: each user trains its private tensors over the collective ones; see `fit_private`."""
+        name = (self.settings.seed, "stage2")
+        return self.fit_private(collective, LocalTraining(base, users, self.plan(2), name, progress))
+
+    def fit_collective(self, start: Tensors, training: LocalTraining) -> list[Trained]:
+        """A method that federates says here how its users train from `start`."""
+        raise NotImplementedError(f"{self.settings.method} federates nothing")
+
+    def fit_private(self, collective: Tensors, training: LocalTraining) -> list[Trained]:
+        """A method with private tensors says here how its users train them, over `collective`."""
         raise NotImplementedError(f"{self.settings.method} has nothing private")
 
     @abstractmethod

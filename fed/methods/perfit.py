@@ -10,11 +10,11 @@ from fed.base.skeleton import Skeleton
 from fed.edits import stiefel
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import Method, Progress, Tensors, Trained, UserRows
+from fed.methods.method import LocalTraining, Method, Tensors, Trained
 from fed.randomness import generator
 from fed.settings.settings import Settings
-from fed.training.plan import TrainSettings
 from fed.training.train import train
 
 
@@ -51,82 +51,41 @@ class PerFit(Method):
     def drift(self, collective: Tensors) -> float:
         return stiefel.orthogonality_error(collective["R"]) if self.collective else 0.0
 
-    def train_collective(
-        self,
-        base: BaseModel,
-        start: Tensors,
-        users: Sequence[UserRows],
-        *,
-        round_number: int,
-        proximal_mu: float = 0.0,
-        progress: Progress | None = None,
-    ) -> list[Trained]:
+    def fit_collective(self, start: Tensors, training: LocalTraining) -> list[Trained]:
         assert self.collective
-        bank = EditBank.from_tensors(self.collective, [start] * len(users))
-        return self._train(
-            base, bank, users, self.plan(1, proximal_mu), ("stage1", round_number), self.positions, progress=progress
-        )
+        bank = EditBank.from_tensors(self.collective, [start] * len(training.users))
+        return self._fit(EditStack(Layer(bank, self.positions)), training)
 
-    def train_private(
-        self,
-        base: BaseModel,
-        collective: Tensors,
-        users: Sequence[UserRows],
-        *,
-        progress: Progress | None = None,
-    ) -> list[Trained]:
+    def fit_private(self, collective: Tensors, training: LocalTraining) -> list[Trained]:
         assert self.private
-        generators = [generator(self.settings.seed, "private", user.user_id) for user in users]
-        bank = EditBank.identity(self.private, generators)
-        return self._train(
-            base, bank, users, self.plan(2), ("stage2",), self.private_positions, self._shared(collective), progress
-        )
+        draws = [generator(self.settings.seed, "private", user.user_id) for user in training.users]
+        own = Layer(EditBank.identity(self.private, draws), self.private_positions)
+        shared = self.shared_layer(collective)
+        return self._fit(EditStack(shared, own) if shared else EditStack(own), training)
 
-    def _shared(self, collective: Tensors) -> EditBank | None:
-        return EditBank.from_tensors(self.collective, [collective]) if self.collective else None
+    def shared_layer(self, collective: Tensors) -> Layer | None:
+        """The collective edit as a layer of the stack; None where the method has none."""
+        if self.collective is None:
+            return None
+        return Layer(EditBank.from_tensors(self.collective, [collective]), self.positions, shared=True)
 
-    def _train(
-        self,
-        base: BaseModel,
-        bank: EditBank,
-        users: Sequence[UserRows],
-        plan: TrainSettings,
-        purpose: tuple[object, ...],
-        where: Positions,
-        frozen: EditBank | None = None,
-        progress: Progress | None = None,
-    ) -> list[Trained]:
-        """Train the users' edits in `bank` at `where`, over a frozen one that applies at `positions`."""
-        bank, frozen = on_base(bank, base), None if frozen is None else on_base(frozen, base)
-        draws = [generator(self.settings.seed, *purpose, user.user_id) for user in users]
-        rows = [user.rows for user in users]
-        if self.settings.engine == "batched":
-            results = train(
-                base, bank, rows, draws, plan, where, frozen=frozen, frozen_positions=self.positions, on_step=progress
-            )
-        else:
-            one_by_one = train
-            if self.settings.engine == "pyreft":
-                from fed.training import pyreft_engine
+    def own_layer(self, edits: Sequence[Tensors]) -> Layer | None:
+        """Users' private edits as a layer of the stack; None where the method or the caller has none."""
+        if self.private is None or not edits:
+            return None
+        return Layer(EditBank.from_tensors(self.private, edits), self.private_positions)
 
-                one_by_one = pyreft_engine.train
-            results = []
-            for i in range(len(users)):
-                own = EditBank.from_tensors(bank.shape, [bank.tensors(i)])
-                results += one_by_one(
-                    base,
-                    own,
-                    rows[i : i + 1],
-                    draws[i : i + 1],
-                    plan,
-                    where,
-                    frozen=frozen,
-                    frozen_positions=self.positions,
-                    on_step=progress,
-                )
-                for name, stacked in bank.parameters().items():
-                    stacked[i] = own.parameters()[name][0]
-        bank = bank.to(device="cpu")
+    def _fit(self, stack: EditStack, training: LocalTraining) -> list[Trained]:
+        """Train the stack's last layer, which has an edit for each of the users, by the engine that the run names."""
+        stack, users = on_base(stack, training.base), training.users
+        engine = train
+        if self.settings.engine == "pyreft":
+            from fed.training import pyreft_engine
+
+            engine = pyreft_engine.train
+        rows, draws = [user.rows for user in users], [training.draw(user) for user in users]
+        results = engine(training.base, stack, rows, draws, training.plan, on_step=training.progress)
+        bank = stack.trained.bank.to(device="cpu")
         return [
             Trained(user.user_id, bank.tensors(i), result)
             for i, (user, result) in enumerate(zip(users, results, strict=True))
@@ -134,16 +93,8 @@ class PerFit(Method):
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
         names = sorted(private)
-        own = EditBank.from_tensors(self.private, [private[n] for n in names]) if self.private and names else None
-        return EditReader(
-            self,
-            base,
-            collective=self._shared(collective),
-            at=self.positions,
-            names=names,
-            personal=own,
-            personal_at=self.private_positions,
-        )
+        own = self.own_layer([private[name] for name in names])
+        return EditReader(self, base, collective=self.shared_layer(collective), personal=own, names=names)
 
 
 class PerFitStage1(PerFit):

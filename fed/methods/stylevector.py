@@ -27,11 +27,12 @@ from fed.base.model import BaseModel
 from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import BARE, Layer
 from fed.forward.batching import Row
 from fed.forward.hidden_states import last_token
 from fed.lamp.tasks import get_task
 from fed.methods.edit_reader import EditReader
-from fed.methods.method import Method, Progress, Tensors, Trained, UserRows
+from fed.methods.method import LocalTraining, Method, Progress, Tensors, Trained
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
 from fed.training.plan import UserResult
@@ -52,11 +53,10 @@ class StyleVector(Method):
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
         return {STYLE: (self.hidden_size,)}
 
-    def train_private(
-        self, base: BaseModel, collective: Tensors, users: Sequence[UserRows], *, progress: Progress | None = None
-    ) -> list[Trained]:
+    def fit_private(self, collective: Tensors, training: LocalTraining) -> list[Trained]:
+        base, users = training.base, training.users
         rows = [row for user in users for row in user.rows]
-        directions = self.directions(base, rows, self.style_free(base, rows, progress))
+        directions = self.directions(base, rows, self.style_free(base, rows, training.progress))
         made = []
         for user, own in zip(users, directions.split([len(user.rows) for user in users]), strict=True):
             s = own.mean(0).cpu()
@@ -79,8 +79,8 @@ class StyleVector(Method):
         answers = generate(
             base,
             [EditedRow(Row(prompt, ())) for prompt in unlike],
+            BARE,
             Decoding(s.max_new_tokens or get_task(s.task).max_new_tokens),
-            Positions.parse("all"),
             token_budget=4 * s.token_budget,
             stop="\n",
             on_rows=on_rows,
@@ -102,19 +102,15 @@ class StyleVector(Method):
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
         names = sorted(private)
-        shape = EditShape((self.layer,), 1, self.hidden_size)
-        edits = [self._edit(private[name][STYLE]) for name in names]
-        return EditReader(
-            self,
-            base,
-            names=names,
-            personal=EditBank.from_tensors(shape, edits) if names else None,
-            personal_at=Positions.parse("answer"),
-        )
+        own = None
+        if names:
+            edits = [self._edit(private[name][STYLE]) for name in names]
+            bank = EditBank.from_tensors(EditShape((self.layer,), 1, self.hidden_size), edits)
+            own = Layer(bank, Positions.parse("answer"))
+        return EditReader(self, base, personal=own, names=names)
 
     def _edit(self, s: Tensor) -> Tensors:
         size = s.norm()
-        R = torch.nn.functional.normalize(s, dim=0).view(
-            1, 1, -1
-        )  # no direction at all stays zero, and changes nothing
+        # No direction at all stays zero, and changes nothing.
+        R = torch.nn.functional.normalize(s, dim=0).view(1, 1, -1)
         return {"R": R, "W": R.clone(), "b": (self.settings.style_strength * size).view(1, 1)}

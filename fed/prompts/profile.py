@@ -16,7 +16,7 @@ import torch
 from fed.answering.decoding import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
-from fed.edits.positions import Positions
+from fed.edits.stack import BARE
 from fed.forward.batching import Row
 from fed.lamp.tasks import Task
 from fed.lamp.user import User
@@ -52,8 +52,8 @@ class Profiles:
         answers = generate(
             self._base,
             [EditedRow(Row(prompts[i], ())) for i in asked],
+            BARE,
             Decoding(NEW_TOKENS),
-            Positions.parse("all"),
             token_budget=max(self._token_budget, MAX_TOKENS),
             on_rows=on_rows,
         )

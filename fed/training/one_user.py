@@ -40,10 +40,7 @@ def fit(
     for step, picked in enumerate(plan):
         loss = accumulate([rows[i] for i in picked])
         if not math.isfinite(loss):
-            result.error = (
-                f"the loss is {loss} at step {step + 1}: "
-                f"a learning rate of {settings.rate} is too large for this base model"
-            )
+            result.error = settings.not_finite(loss, step)
             break
         if settings.proximal_mu:
             (0.5 * settings.proximal_mu * proximal()).backward()
@@ -53,14 +50,11 @@ def fit(
             group["lr"] = group.get("share", 1.0) * settings.rate_at(step, len(plan))
         optimizer.step()
         optimizer.zero_grad()
-        result.steps += 1
-        result.rows += len(picked)
-        result.step_losses.append(loss)
-        result.step_weights.append(len(picked))
+        result.add_step(loss, len(picked))
         if on_step:
             on_step(step + 1, len(plan), loss)
     if not result.error and not all(bool(p.isfinite().all()) for p in parameters):
-        result.error = f"its last step is not finite: a learning rate of {settings.rate} is too large"
+        result.error = settings.last_step_not_finite()
     return result
 
 

@@ -11,12 +11,17 @@ class TrainSettings:
     """How one stage trains.
 
     Attributes:
-        rate: peak learning rate. warmup: share of a user's steps with a linearly rising rate, after which
-        it falls linearly to zero (OPPU's schedule); `constant` leaves it at the peak. clip: largest norm of
-        one user's gradient. weight_decay: decoupled, and of W − R and b, so that it pulls an edit to the
-        identity instead of pulling W to zero. proximal_mu: FedProx's pull to where the round started.
-        token_budget: padded tokens of one forward pass. activation_cache: bytes that rows' hidden states below the
-        first edit may take (see `fed.forward.activation_cache`); 0: they are computed anew in every pass.
+        epochs: passes over a user's rows.
+        batch_size: rows of one step.
+        rate: peak learning rate.
+        warmup: share of a user's steps with a linearly rising rate, after which it falls linearly to zero (OPPU's).
+        constant: leave the rate at its peak.
+        clip: largest norm of one user's gradient; 0 leaves it.
+        weight_decay: decoupled, and of W − R and b: it pulls an edit to the identity instead of pulling W to zero.
+        proximal_mu: FedProx's pull to where the round started.
+        token_budget: padded tokens of one forward pass.
+        activation_cache: bytes that rows' hidden states below the first edit may take
+        (`fed.forward.activation_cache`); 0: they are computed anew in every pass.
     """
 
     epochs: int
@@ -42,6 +47,14 @@ class TrainSettings:
             return self.rate * (step + 1) / (warm + 1)
         return self.rate * (steps - step) / max(steps - warm, 1)
 
+    def not_finite(self, loss: float, step: int) -> str:
+        """Why a user stops whose loss at step `step` (from 0) is not finite."""
+        return f"the loss is {loss} at step {step + 1}: a learning rate of {self.rate} is too large for this base model"
+
+    def last_step_not_finite(self) -> str:
+        """Why a user's result is no good whose losses were finite to the end."""
+        return f"its last step is not finite: a learning rate of {self.rate} is too large"
+
 
 @dataclass
 class UserResult:
@@ -52,6 +65,13 @@ class UserResult:
     step_losses: list[float] = field(default_factory=list)
     step_weights: list[int] = field(default_factory=list)  # rows of each step
     error: str = ""  # why this user's training stopped early; the others go on
+
+    def add_step(self, loss: float, rows: int) -> None:
+        """Count a step that was taken."""
+        self.steps += 1
+        self.rows += rows
+        self.step_losses.append(loss)
+        self.step_weights.append(rows)
 
     @property
     def mean_loss(self) -> float:

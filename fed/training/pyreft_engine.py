@@ -1,4 +1,4 @@
-"""The reference engine: one user's training through pyreft's own LoReFT intervention (pyreft 0.1.0).
+"""The reference engine: users trained one after the other by pyreft's own LoReFT intervention (pyreft 0.1.0).
 
 Source: Wu et al. 2024, LoReFT. Minibatches, loss, schedule, clipping and AdamW's constants are those of
 `fed.training.train.train`, the product, which is held against this. The model call, the edit's arithmetic, its
@@ -15,7 +15,7 @@ positions and its orthogonality are pyreft's and pyvene's. What makes the two cu
 - Under a bf16 base the edit is added in float32 and rounded once, not rounded and then added.
 
 Traps of pyvene that this module steps around: every model call begins and ends by silently removing *all*
-forward hooks of the model (the frozen edit, the choice of logits, transformers' own captures); building an
+forward hooks of the model (frozen layers, the choice of logits, transformers' own captures); building an
 intervention draws from the global generator; a row with fewer positions than its neighbours needs a filler,
 and a filler that repeats a real position counts that position's gradient twice.
 
@@ -34,74 +34,85 @@ import torch
 from torch import Tensor, nn
 
 from fed.base.model import BaseModel
-from fed.edits.hooks import EditSession, Stage, decoder_blocks, edited
+from fed.edits.hooks import decoder_blocks
 from fed.edits.loreft import EditBank
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack
 from fed.forward.batching import Batch, Row
 from fed.forward.completion_loss import Chosen, completion_nll, logits_only_where
 from fed.randomness import generator
 from fed.training import one_user
 from fed.training.optimizer import BETAS, EPSILON
 from fed.training.plan import TrainSettings, UserResult
+from fed.training.train import check_users
 
 ROTATION_RATE = 0.5  # share of the learning rate that X takes; see above
 
 
 def train(
     base: BaseModel,
-    bank: EditBank,
+    stack: EditStack,
     rows: Sequence[Sequence[Row]],
     generators: Sequence[torch.Generator],
     settings: TrainSettings,
-    positions: Positions,
     *,
-    frozen: EditBank | None = None,
-    frozen_positions: Positions | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[UserResult]:
-    """Train the one edit of `bank`, in place, by pyreft; arguments and result as in `fed.training.train.train.train`.
+    """Train the edits of the stack's last layer, in place; arguments and result as in `fed.training.train.train`.
 
     Raises:
-        ValueError: pyreft is not installed, more than one user, or a user without rows.
+        ValueError: pyreft is not installed, or a user without rows.
     """
-    if bank.users != 1 or len(rows) != 1 or len(generators) != 1:
-        raise ValueError(
-            f"engine 'pyreft' trains one user at a time, got {bank.users} edits, "
-            f"{len(rows)} row lists and {len(generators)} generators"
-        )
-    if not rows[0]:
-        raise ValueError("user number 0 has no rows to train on")
+    check_users(stack, rows, generators)
     pyreft = _import_pyreft()
-    own, g = rows[0], generators[0]
-    stages = [Stage(frozen)] if frozen is not None else []
-    where = [frozen_positions or positions for _ in stages]
-    with _left_clean(base.model), edited(base.model, stages) as session:
+    results = []
+    for user, (own, g) in enumerate(zip(rows, generators, strict=True)):
+        alone = stack.alone(user)
+        results.append(_train_one(pyreft, base, alone, own, g, settings, on_step))
+        for name, edits in stack.trained.bank.parameters().items():
+            edits[user] = alone.trained.bank.parameters()[name][0]
+    return results
+
+
+def _train_one(
+    pyreft: Any,
+    base: BaseModel,
+    stack: EditStack,
+    rows: Sequence[Row],
+    g: torch.Generator,
+    settings: TrainSettings,
+    on_step: Callable[[int, int, float], None] | None,
+) -> UserResult:
+    """Train the one edit of the stack's last layer, in place."""
+    frozen, bank = stack.frozen, stack.trained.bank
+    # pyreft's model stands around a base that the frozen layers edit already.
+    with _left_clean(base.model), frozen.attached(base.model) as attached:
         columns = generator(g.initial_seed(), "pyreft's random columns")
         reft, interventions = _reft_model(pyreft, base, bank, int(torch.randint(2**62, (), generator=columns)))
         start = [t.detach().clone() for t in _edit(interventions)]
-        session.gather()
 
         def squared_distance() -> Tensor:
             now = zip(_edit(interventions), start, strict=True)
             return torch.stack([(t - t0).square().sum() for t, t0 in now]).sum()
 
+        def summed_nll(batch: Batch) -> Tensor:
+            wide = _one_wider(batch)
+            attached.take([frozen.edits_of(0)] * wide.size)
+            attached.at(wide.prompt, wide.tokens)
+            return _summed_nll(reft, wide, stack.trained.positions, choose)
+
         with logits_only_where(base.model) as choose:
             result = one_user.fit(
-                own,
+                rows,
                 g,
                 settings,
                 _adamw(interventions, settings),
-                lambda chosen: one_user.accumulate(
-                    base,
-                    chosen,
-                    settings.token_budget,
-                    lambda batch: _summed_nll(reft, batch, positions, where, session, choose),
-                ),
+                lambda picked: one_user.accumulate(base, picked, settings.token_budget, summed_nll),
                 squared_distance,
                 on_step,
             )
         _copy_back(interventions, bank)
-    return [result]
+    return result
 
 
 def _import_pyreft() -> Any:
@@ -157,7 +168,7 @@ def _reft_model(pyreft: Any, base: BaseModel, bank: EditBank, seed: int) -> tupl
     config = pyreft.ReftConfig(representations=representations)
     reft = pyreft.get_reft_model(base.model, config, set_device=False)
     reft.set_device(base.device, set_model=False)
-    # Else every call drops the frozen edit and the choice of logits.
+    # Else every call drops the frozen layers and the choice of logits.
     reft._remove_forward_hooks = lambda: None
     return reft, interventions
 
@@ -206,17 +217,9 @@ def _copy_back(interventions: Sequence[Any], bank: EditBank) -> None:
             into[0, k] = trained
 
 
-def _summed_nll(
-    reft: Any,
-    narrow: Batch,
-    positions: Positions,
-    frozen_positions: Sequence[Positions],
-    session: EditSession,
-    choose: Chosen,
-) -> Tensor:
-    batch = _one_wider(narrow)
+def _summed_nll(reft: Any, batch: Batch, positions: Positions, choose: Chosen) -> Tensor:
+    """The completions' nll under pyreft's interventions at these positions; the batch as `_one_wider` makes it."""
     mask = positions.mask(batch.prompt, batch.tokens)
-    session.set_masks([p.mask(batch.prompt, batch.tokens) for p in frozen_positions])
     locations = {"sources->base": (None, [unit_locations(mask)] * len(reft.interventions))}
 
     def forward(**inputs: Any) -> Any:

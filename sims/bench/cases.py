@@ -18,6 +18,7 @@ from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward import prefix_cache
 from fed.forward.activation_cache import CACHE
 from fed.randomness import generator
@@ -40,7 +41,8 @@ def bench_cache(
         bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
         ends: list[float] = []
         draws = [generator(0, "bench", u) for u in range(users)]
-        training.train(base, bank, own, draws, plan, EVERYWHERE, on_step=lambda *_: ends.append(now(base.device)))
+        stack = EditStack(Layer(bank, EVERYWHERE))
+        training.train(base, stack, own, draws, plan, on_step=lambda *_: ends.append(now(base.device)))
         later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
 
     for repeat in range(repeats + 1):
@@ -79,7 +81,7 @@ def bench_prefix(
             CACHE.clear()
             bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
             draws = [generator(0, "bench", u) for u in range(users)]
-            results = training.train(base, bank, own, draws, plan, where)
+            results = training.train(base, EditStack(Layer(bank, where)), own, draws, plan)
             return plan.epochs * rows * users * TOKENS, [result.step_losses for result in results]
 
         return run
@@ -106,15 +108,15 @@ def bench_generation(
     bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
     for u in range(users):  # edits that change something, another for each user
         bank.W[u] += 0.1 * torch.randn(bank.W[u].shape, generator=generator(0, "moved", u)).to(bank.W)
-    rows = some_rows(base, users)
+    stack, rows = EditStack(Layer(bank, EVERYWHERE)), some_rows(base, users)
     decoding = Decoding(max_new_tokens=16)
     texts: dict[str, list[str]] = {}
 
     def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
         texts[name] = []
         for who in groups:
-            asked = [EditedRow(rows[u], personal=u) for u in who]
-            texts[name] += generate(base, asked, decoding, EVERYWHERE, personal=bank, token_budget=users * 64)
+            asked = [EditedRow(rows[u], (u,)) for u in who]
+            texts[name] += generate(base, asked, stack, decoding, token_budget=users * 64)
         return 16 * users, None
 
     engines: dict[str, Engine] = {
@@ -144,7 +146,8 @@ def bench_profile(
 
     def ours() -> tuple[int, list[list[float]]]:
         CACHE.clear()
-        results = training.train(base, bank(), [pool], [generator(0, "bench", 0)], plan, EVERYWHERE)
+        stack = EditStack(Layer(bank(), EVERYWHERE))
+        results = training.train(base, stack, [pool], [generator(0, "bench", 0)], plan)
         return tokens, [result.step_losses for result in results]
 
     def pyreft() -> tuple[int, list[list[float]]]:

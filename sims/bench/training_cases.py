@@ -14,6 +14,7 @@ from bench.opponents import lora_alone, pyreft_alone
 from fed.base.model import BaseModel
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward.activation_cache import CACHE
 from fed.forward.batching import Row, tokenize
 from fed.lamp.records import open_corpus
@@ -85,8 +86,8 @@ def bench_training(
         losses = []
         CACHE.clear()
         for who in groups:
-            bank = edits(who)
-            losses += training.train(base, bank, [own[u] for u in who], draws(who), plan, EVERYWHERE)
+            stack = EditStack(Layer(edits(who), EVERYWHERE))
+            losses += training.train(base, stack, [own[u] for u in who], draws(who), plan)
         return plan.epochs * rows * TOKENS * len(losses), [result.step_losses for result in losses]
 
     def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:

@@ -9,6 +9,7 @@ from fed.base import model as base_model
 from fed.base.model import BaseModel
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward.batching import Row, pad, tokenize
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
@@ -43,11 +44,10 @@ def test_pyreft_and_ours_on_the_real_base(
     ours, theirs = (
         engine.train(
             base,
-            EditBank.identity(shape, [generator(0, "edit")]),
+            EditStack(Layer(EditBank.identity(shape, [generator(0, "edit")]), Positions.parse("all"))),
             [rows],
             [generator(0, "order")],
             plan,
-            Positions.parse("all"),
         )[0].step_losses
         for engine in (training, pyreft_engine)
     )
@@ -74,7 +74,8 @@ def test_a_users_training_does_not_depend_on_whose_rows_share_its_batches(rows: 
         bank = EditBank.identity(shape, [generator(0, "edit", u) for u in users])
         plan = TrainSettings(epochs=2, batch_size=3, rate=0.003, token_budget=token_budget)
         draws = [generator(0, "order", u) for u in users]
-        training.train(base, bank, [own[u] for u in users], draws, plan, Positions.parse("all"))
+        stack = EditStack(Layer(bank, Positions.parse("all")))
+        training.train(base, stack, [own[u] for u in users], draws, plan)
         return bank
 
     for together in (trained([0, 1, 2, 3], 1024), trained([0, 1, 2, 3], 128)):

@@ -10,7 +10,7 @@ from fed.answering.choice import Choice
 from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Reader
 from fed.answering.scoring import losses
-from fed.edits.positions import Positions
+from fed.edits.stack import BARE
 from fed.forward.batching import tokenize
 from fed.lamp.tasks import get_task
 from fed.lamp.user import Query
@@ -73,7 +73,7 @@ class BaseReader(Reader):
 
     def losses(self, questions, on_rows=None):
         rows = [EditedRow(q.row) for q in questions]
-        return losses(self.base, rows, Positions.parse("all"), on_rows=on_rows)
+        return losses(self.base, rows, BARE, on_rows=on_rows)
 
     def generate(self, questions, **_):
         raise AssertionError("a choice decodes nothing")

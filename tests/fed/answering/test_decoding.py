@@ -13,12 +13,13 @@ from fed.answering.decoding import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.edits.positions import Positions
+from fed.edits.stack import BARE, EditStack, Layer
 from fed.forward.batching import Row, tokenize
+from fed.forward.budget import Budget
 from fed.randomness import generator
 from fed.training.plan import TrainSettings
 from fed.training.train import train
 
-ALL = Positions.parse("all")
 PROMPTS = [
     "gae hge",
     "b",
@@ -56,22 +57,30 @@ def mask_by_hand(rule, prompt, total):
     return [inside(t) for t in range(total)]
 
 
-def edits_of(row, collective, personal, rule, total):
-    """`rule`: of both edits, or "collective's, personalized one's"."""
-    first, second = (rule.split(", ") * 2)[:2]
-    masks = [mask_by_hand(r, len(row.row.prompt), total) for r in (first, second)]
-    edits = [(collective, 0, masks[0])] if row.collective else []
-    return edits + ([(personal, row.personal, masks[1])] if row.personal is not None else [])
+def edits_of(row, banks, rule, total):
+    """`rule`: of both layers, or "collective's, personalized one's"."""
+    rules = (rule.split(", ") * 2)[:2]
+    return [
+        (bank, number, mask_by_hand(rule, len(row.row.prompt), total))
+        for bank, number, rule in zip(banks, row.edits, rules, strict=True)
+        if number is not None
+    ]
+
+
+def stack_of(banks, rule="all"):
+    """A shared layer and one of users' own, at the rule's positions (as in `edits_of`)."""
+    first, second = (Positions.parse(name) for name in (rule.split(", ") * 2)[:2])
+    return EditStack(Layer(banks[0], first, shared=True), Layer(banks[1], second))
 
 
 @pytest.fixture(scope="module")
 def without_cache(tiny64, reference_logits):
     """Greedy ids of one row, each from a forward pass over everything so far."""
 
-    def run(row, collective, personal, rule, count):
+    def run(row, banks, rule, count):
         ids, new = list(row.row.prompt), []
         while len(new) < count:
-            edits = edits_of(row, collective, personal, rule, len(ids))
+            edits = edits_of(row, banks, rule, len(ids))
             token = int(reference_logits(tiny64, ids, edits)[-1].argmax())
             if token == tiny64.tokenizer.eos_token_id:
                 break
@@ -85,10 +94,9 @@ def without_cache(tiny64, reference_logits):
 @pytest.fixture(scope="module")
 def mixed(tiny64, random_bank):
     """Rows of three users in several arms, and the banks."""
-    collective, personal = random_bank(1, seed=1), random_bank(3, layers=(0, 2), rank=3, seed=2)
-    arms = [(False, None), (True, None), (True, 0), (True, 1), (False, 2), (True, 2)]
-    rows = [EditedRow(row, *arms[i % 6]) for i, row in enumerate(rows_of(tiny64, PROMPTS))]
-    return rows, collective, personal
+    banks = random_bank(1, seed=1), random_bank(3, layers=(0, 2), rank=3, seed=2)
+    arms = [(None, None), (0, None), (0, 0), (0, 1), (None, 2), (0, 2)]
+    return [EditedRow(row, arms[i % 6]) for i, row in enumerate(rows_of(tiny64, PROMPTS))], banks
 
 
 @pytest.mark.parametrize("budget", [4096, 50])
@@ -102,52 +110,47 @@ def test_greedy_decoding_without_edits_is_models_generate(tiny64, budget):
         )
         expected.append(tiny64.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     assert len(set(expected)) > 6 and len({len(text) for text in expected}) > 3  # some rows end early, at once even
-    assert generate(tiny64, rows, GREEDY, ALL, token_budget=budget) == expected
+    assert generate(tiny64, rows, BARE, GREEDY, token_budget=budget) == expected
 
 
 @pytest.mark.parametrize("rule", ["all", "all-f1", "all-f4", "prompt", "prompt-f2", "last", "answer", "f2+l1"])
 def test_a_mixed_batch_gives_what_each_row_gives_without_a_cache(tiny64, mixed, without_cache, hooks_of, rule):
-    rows, collective, personal = mixed
-    expected = [without_cache(row, collective, personal, rule, 10) for row in rows]
+    rows, banks = mixed
+    expected = [without_cache(row, banks, rule, 10) for row in rows]
     assert len({len(new) for new in expected}) > 2
-    found = generate(tiny64, rows, GREEDY, Positions.parse(rule), collective=collective, personal=personal)
+    found = generate(tiny64, rows, stack_of(banks, rule), GREEDY)
     assert found == [tiny64.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
     assert hooks_of(tiny64.model) == 0
 
 
 def test_each_stage_has_positions_of_its_own(tiny64, mixed, without_cache):
-    rows, collective, personal = mixed
+    rows, banks = mixed
     found = {}
     for first, second in (("all", "last"), ("last", "all")):
-        expected = [without_cache(row, collective, personal, f"{first}, {second}", 10) for row in rows]
-        where, own = Positions.parse(first), Positions.parse(second)
-        edits = {"collective": collective, "personal": personal, "personal_positions": own}
-        texts = generate(tiny64, rows, GREEDY, where, **edits)
+        expected = [without_cache(row, banks, f"{first}, {second}", 10) for row in rows]
+        stack = stack_of(banks, f"{first}, {second}")
+        texts = generate(tiny64, rows, stack, GREEDY)
         assert texts == [tiny64.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
-        found[first] = texts, losses(tiny64, rows, where, **edits)
+        found[first] = texts, losses(tiny64, rows, stack)
     assert found["all"][0] != found["last"][0]
     for i, row in enumerate(rows):
-        assert (found["all"][1][i] == found["last"][1][i]) == (not row.collective and row.personal is None)
+        assert (found["all"][1][i] == found["last"][1][i]) == (row.edits == (None, None))
 
 
 @pytest.mark.parametrize("rule", ["all", "last"])
 def test_a_mixed_batch_gives_what_each_row_gives_alone(tiny64, mixed, rule):
-    rows, collective, personal = mixed
-    positions = Positions.parse(rule)
-    edits = {"collective": collective, "personal": personal}
-    together = generate(tiny64, rows, GREEDY, positions, **edits)
-    assert together == [generate(tiny64, [row], GREEDY, positions, **edits)[0] for row in rows]
-    assert together == generate(tiny64, rows[::-1], GREEDY, positions, **edits, token_budget=60)[::-1]
+    rows, banks = mixed
+    stack = stack_of(banks, rule)
+    together = generate(tiny64, rows, stack, GREEDY)
+    assert together == [generate(tiny64, [row], stack, GREEDY)[0] for row in rows]
+    assert together == generate(tiny64, rows[::-1], stack, GREEDY, token_budget=60)[::-1]
 
 
 def test_the_positions_differ_in_the_decoding_steps(tiny64, mixed):
     """`prompt` and `all` edit the same prompt: the first token is the same, and later ones part."""
-    rows, collective, personal = mixed
-    texts = {
-        rule: generate(tiny64, rows, GREEDY, Positions.parse(rule), collective=collective, personal=personal)
-        for rule in ("all", "prompt", "last")
-    }
-    edited_rows = [i for i, row in enumerate(rows) if row.collective or row.personal is not None]
+    rows, banks = mixed
+    texts = {rule: generate(tiny64, rows, stack_of(banks, rule), GREEDY) for rule in ("all", "prompt", "last")}
+    edited_rows = [i for i, row in enumerate(rows) if row.edits != (None, None)]
     assert [text[:1] for text in texts["all"]] == [text[:1] for text in texts["prompt"]]
     assert sum(texts["all"][i] != texts["prompt"][i] for i in edited_rows) > 2
     assert sum(texts["last"][i] != texts["prompt"][i] for i in edited_rows) > 2
@@ -156,14 +159,14 @@ def test_the_positions_differ_in_the_decoding_steps(tiny64, mixed):
 
 
 def test_rows_that_have_ended_leave_the_batch(tiny64, mixed, without_cache, monkeypatch):
-    rows, collective, personal = mixed
-    lengths = [len(without_cache(row, collective, personal, "all", 10)) for row in rows]
+    rows, banks = mixed
+    lengths = [len(without_cache(row, banks, "all", 10)) for row in rows]
     sizes = []
     handle = tiny64.model.register_forward_pre_hook(
         lambda _m, _a, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
     try:
-        generate(tiny64, rows, GREEDY, ALL, collective=collective, personal=personal)
+        generate(tiny64, rows, stack_of(banks), GREEDY)
     finally:
         handle.remove()
     assert sizes == [sum(n >= step for n in lengths) for step in range(max(lengths) + 1)][: len(sizes)]
@@ -196,60 +199,60 @@ def scripted(make_base):
 def test_a_row_ends_at_eos_and_eos_is_cut_off(scripted):
     base = scripted({"a": "b", "b": "c"})
     rows = [EditedRow(row) for row in rows_of(base, ["a", "xb", "z"])]
-    assert generate(base, rows, Decoding(9), ALL) == ["bc", "c", ""]
+    assert generate(base, rows, BARE, Decoding(9)) == ["bc", "c", ""]
     assert scripted.passes == 3
 
 
 def test_a_row_ends_at_the_stop_text_and_the_rest_is_cut_off(scripted):
     base = scripted({"a": "b", "b": ".", ".": "d", "d": "e", "e": "f", "f": "g", "g": "h", "q": "."})
     rows = [EditedRow(row) for row in rows_of(base, ["a", "d", "q"])]
-    assert generate(base, rows, Decoding(4), ALL, stop=".") == ["b", "efgh", ""]
+    assert generate(base, rows, BARE, Decoding(4), stop=".") == ["b", "efgh", ""]
     assert scripted.passes == 4
-    assert generate(base, rows[:1], Decoding(4), ALL, stop=".") == ["b"]
+    assert generate(base, rows[:1], BARE, Decoding(4), stop=".") == ["b"]
     assert scripted.passes == 6  # two steps, for the row ended with the text and not with max_new_tokens
-    assert generate(base, rows[:1], Decoding(4), ALL, stop=None) == ["b.de"]
+    assert generate(base, rows[:1], BARE, Decoding(4), stop=None) == ["b.de"]
 
 
 def test_blank_text_before_the_first_word_does_not_stop_a_row(scripted):
     base = scripted({"\n": "r", "r": "s", "s": "\n", " ": "\n"})
     rows = [EditedRow(row) for row in rows_of(base, ["s", " ", "r"])]
-    assert generate(base, rows, Decoding(9), ALL, stop="\n") == ["rs", "rs", "s"]
+    assert generate(base, rows, BARE, Decoding(9), stop="\n") == ["rs", "rs", "s"]
     assert scripted.passes == 4
 
 
 def test_no_new_tokens_is_an_empty_text(tiny64):
-    assert generate(tiny64, [EditedRow(row) for row in rows_of(tiny64, ["a", "bc"])], Decoding(0), ALL) == [
+    assert generate(tiny64, [EditedRow(row) for row in rows_of(tiny64, ["a", "bc"])], BARE, Decoding(0)) == [
         "",
         "",
     ]
 
 
 def test_no_rows_are_no_texts_and_no_losses(tiny64):
-    assert generate(tiny64, [], GREEDY, ALL) == [] and losses(tiny64, [], ALL) == []
+    assert generate(tiny64, [], BARE, GREEDY) == [] and losses(tiny64, [], BARE) == []
 
 
 def test_sampling_with_a_generator_a_row_does_not_depend_on_the_neighbours(tiny64, mixed):
-    rows, collective, personal = mixed
+    rows, banks = mixed
     decoding = Decoding(10, temperature=1.5, top_k=20, top_p=0.95)
 
     def run(numbers, budget=4096):
         return generate(
-            tiny64, [rows[i] for i in numbers], decoding, ALL, collective=collective, personal=personal,
+            tiny64, [rows[i] for i in numbers], stack_of(banks), decoding,
             generators=[generator(0, i) for i in numbers], token_budget=budget,
         )  # fmt: skip
 
     together = run(range(12))
     assert together == [run([i])[0] for i in range(12)]
     assert together == run(range(11, -1, -1), budget=60)[::-1]
-    greedy = generate(tiny64, rows, GREEDY, ALL, collective=collective, personal=personal)
+    greedy = generate(tiny64, rows, stack_of(banks), GREEDY)
     assert sum(a != b for a, b in zip(together, greedy, strict=True)) > 6
 
 
 def test_another_generator_draws_another_text(tiny64):
     rows = [EditedRow(row) for row in rows_of(tiny64, ["gahfdfbdddc "] * 8)]
     decoding = Decoding(10, temperature=2.0, top_k=50, top_p=1.0)
-    texts = generate(tiny64, rows, decoding, ALL, generators=[generator(0, i) for i in range(8)])
-    same = generate(tiny64, rows, decoding, ALL, generators=[generator(0, 5) for _ in range(8)])
+    texts = generate(tiny64, rows, BARE, decoding, generators=[generator(0, i) for i in range(8)])
+    same = generate(tiny64, rows, BARE, decoding, generators=[generator(0, 5) for _ in range(8)])
     assert len(set(texts)) > 4 and set(same) == {texts[5]}
 
 
@@ -273,7 +276,7 @@ def test_draws_follow_the_distribution_of_transformers_warpers(temperature, top_
 
 def test_sampling_without_generators_is_refused(tiny64):
     with pytest.raises(ValueError, match="one generator per row"):
-        generate(tiny64, [EditedRow(Row((5, 6), (7,)))], Decoding(3, temperature=0.5), ALL)
+        generate(tiny64, [EditedRow(Row((5, 6), (7,)))], BARE, Decoding(3, temperature=0.5))
 
 
 @pytest.mark.parametrize("rule", ["all", "all-f2", "last", "f2+l1"])
@@ -281,11 +284,11 @@ def test_sampling_without_generators_is_refused(tiny64):
 def test_losses_are_the_likelihoods_of_the_completions_under_each_rows_edits(
     tiny64, mixed, reference_logits, hooks_of, rule, budget
 ):
-    rows, collective, personal = mixed
-    found = losses(tiny64, rows, Positions.parse(rule), collective=collective, personal=personal, token_budget=budget)
+    rows, banks = mixed
+    found = losses(tiny64, rows, stack_of(banks, rule), budget=Budget(budget))
     for row, (nll, tokens) in zip(rows, found, strict=True):
         ids = row.row.prompt + row.row.completion
-        log_p = reference_logits(tiny64, ids, edits_of(row, collective, personal, rule, len(ids))).log_softmax(-1)
+        log_p = reference_logits(tiny64, ids, edits_of(row, banks, rule, len(ids))).log_softmax(-1)
         start = len(row.row.prompt)
         expected = -sum(float(log_p[start + k - 1, token]) for k, token in enumerate(row.row.completion))
         assert tokens == len(row.row.completion) == 3  # x, y, EOS
@@ -297,32 +300,45 @@ def test_losses_are_the_likelihoods_of_the_completions_under_each_rows_edits(
 def test_losses_are_the_training_loss_times_the_tokens(tiny64, random_bank):
     collective, personal = random_bank(1, seed=1), random_bank(1, rank=3, seed=2)
     rows = rows_of(tiny64, PROMPTS, completion="an answer")
-    found = losses(tiny64, [EditedRow(row, True, 0) for row in rows], ALL, collective=collective, personal=personal)
+    stack = stack_of((collective, personal))
+    found = losses(tiny64, [EditedRow(row, (0, 0)) for row in rows], stack)
     settings = TrainSettings(epochs=1, batch_size=len(rows), rate=1e-3)
-    (result,) = train(tiny64, personal, [rows], [generator(0)], settings, ALL, frozen=collective)
+    (result,) = train(tiny64, stack, [rows], [generator(0)], settings)
     assert sum(nll for nll, _ in found) == pytest.approx(result.step_losses[0] * sum(n for _, n in found), abs=1e-9)
 
 
 def test_finished_rows_are_counted_as_they_finish(tiny64):
     rows = [EditedRow(row) for row in rows_of(tiny64, PROMPTS)]
     seen = []
-    losses(tiny64, rows, ALL, token_budget=30, on_rows=seen.append)
+    losses(tiny64, rows, BARE, budget=Budget(30), on_rows=seen.append)
     assert sum(seen) == 12 and len(seen) > 3
     seen.clear()
-    generate(tiny64, rows, Decoding(2), ALL, token_budget=30, on_rows=seen.append)
+    generate(tiny64, rows, BARE, Decoding(2), token_budget=30, on_rows=seen.append)
     assert sum(seen) == 12 and len(seen) > 3
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("layers", "edits", "message"),
     [
-        (EditedRow(Row((5,), (6,)), collective=True), "asks for the collective edit, but none is given"),
-        (EditedRow(Row((5,), (6,)), personal=0), "asks for a personalized edit, but none are given"),
+        (0, (0,), r"an edit or None for each layer of the stack, 0 here, got \(0,\)"),
+        (2, (0,), r"an edit or None for each layer of the stack, 2 here, got \(0,\)"),
+        (2, (0, 3), r"layer 1 of the stack has edits 0\.\.2, but a row takes number 3"),
+        (2, (-1, None), r"layer 0 of the stack has edits 0\.\.0, but a row takes number -1"),
     ],
 )
-def test_a_row_that_asks_for_an_edit_that_is_not_given_is_refused(tiny64, hooks_of, row, message):
+def test_a_row_that_asks_for_an_edit_that_is_not_there_is_refused(tiny64, mixed, hooks_of, layers, edits, message):
+    stack = stack_of(mixed[1]) if layers else BARE
+    row = EditedRow(Row((5,), (6,)), edits)
     with pytest.raises(ValueError, match=message):
-        losses(tiny64, [row], ALL)
+        losses(tiny64, [row], stack)
     with pytest.raises(ValueError, match=message):
-        generate(tiny64, [row], GREEDY, ALL)
+        generate(tiny64, [row], stack, GREEDY)
     assert hooks_of(tiny64.model) == 0
+
+
+def test_a_row_that_names_no_edits_at_all_is_the_bases_own(tiny64, mixed):
+    rows, banks = mixed
+    bare = [EditedRow(row.row) for row in rows]
+    assert generate(tiny64, bare, stack_of(banks), GREEDY) == generate(tiny64, bare, BARE, GREEDY)
+    for (nll, _), (expected, _) in zip(losses(tiny64, bare, stack_of(banks)), losses(tiny64, bare, BARE), strict=True):
+        assert nll == pytest.approx(expected, abs=1e-12)

@@ -6,7 +6,9 @@ import torch
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.edits.positions import Positions
+from fed.edits.stack import BARE, EditStack, Layer
 from fed.forward.batching import Row
+from fed.forward.budget import Budget
 
 LABELS = [(7,), (7, 9, 4, 0), (12, 3, 0), (30, 31, 32, 33, 34, 0)]
 
@@ -17,18 +19,19 @@ def asked(seed=0, prompts=3):
     rows = []
     for length in range(5, 5 + 4 * prompts, 4):
         prompt = tuple(torch.randint(3, 60, (length,), generator=draw).tolist())
-        for collective, personal in ((False, None), (True, None), (True, 1), (False, 0)):
-            rows += [EditedRow(Row(prompt, label), collective, personal) for label in LABELS]
+        for edits in ((None, None), (0, None), (0, 1), (None, 0)):
+            rows += [EditedRow(Row(prompt, label), edits) for label in LABELS]
     return rows
 
 
 @pytest.mark.parametrize("where", ["all", "all-f1", "prompt", "l2", "f1+l1"])
 @pytest.mark.parametrize("budget", [16, 10_000])
 def test_a_shared_prompt_scores_as_rows_of_their_own(tiny64, random_bank, hooks_of, where, budget):
-    edits = {"collective": random_bank(1, seed=1), "personal": random_bank(2, seed=2)}
+    at = Positions.parse(where)
+    stack = EditStack(Layer(random_bank(1, seed=1), at, shared=True), Layer(random_bank(2, seed=2), at))
     rows, seen = asked(), []
-    together = losses(tiny64, rows, Positions.parse(where), **edits, token_budget=budget, on_rows=seen.append)
-    alone = [losses(tiny64, [row], Positions.parse(where), **edits)[0] for row in rows]
+    together = losses(tiny64, rows, stack, budget=Budget(budget), on_rows=seen.append)
+    alone = [losses(tiny64, [row], stack)[0] for row in rows]
     assert [tokens for _, tokens in together] == [tokens for _, tokens in alone]
     assert [nll for nll, _ in together] == pytest.approx([nll for nll, _ in alone], rel=1e-9)
     assert len({round(nll, 6) for nll, _ in together}) == len(rows)  # every prompt, edit and label tells
@@ -43,7 +46,7 @@ def test_the_prompt_is_read_once_for_all_its_labels(tiny32):
         lambda _module, _args, given: read.append(given["input_ids"].numel()), with_kwargs=True
     )
     try:
-        losses(tiny32, rows, Positions.parse("all"))
+        losses(tiny32, rows, BARE)
     finally:
         hook.remove()
     assert read == [len(prompt), len(rows) * (max(map(len, LABELS)) - 1)]
@@ -57,7 +60,7 @@ def test_the_cache_of_a_batch_keeps_to_twice_the_budget(tiny32):
         lambda _module, _args, given: sizes.append(given["input_ids"].shape[0]), with_kwargs=True
     )
     try:
-        losses(tiny32, rows, Positions.parse("all"), token_budget=one + one // 2)
+        losses(tiny32, rows, BARE, budget=Budget(one + one // 2))
     finally:
         hook.remove()
     assert sizes == [3, 3 * len(LABELS)] * 2
@@ -65,13 +68,13 @@ def test_the_cache_of_a_batch_keeps_to_twice_the_budget(tiny32):
 
 def test_labels_of_one_token_need_no_second_pass(tiny64):
     rows = [EditedRow(Row((5, 6, 7), (token,))) for token in (8, 9)]
-    found = losses(tiny64, rows, Positions.parse("all"))
+    found = losses(tiny64, rows, BARE)
     logits = tiny64.model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1].log_softmax(-1)
     assert [nll for nll, _ in found] == pytest.approx([-logits[8].item(), -logits[9].item()], rel=1e-9)
 
 
 def test_rows_alone_and_shared_keep_their_order(tiny64):
     rows = [EditedRow(Row(p, c)) for p, c in (((5, 6), (7, 0)), ((9,), (4, 0)), ((5, 6), (8, 0)), ((9, 9), (4, 4, 0)))]
-    together = losses(tiny64, rows, Positions.parse("all"))
-    alone = [losses(tiny64, [row], Positions.parse("all"))[0] for row in rows]
+    together = losses(tiny64, rows, BARE)
+    alone = [losses(tiny64, [row], BARE)[0] for row in rows]
     assert [nll for nll, _ in together] == pytest.approx([nll for nll, _ in alone], rel=1e-9)

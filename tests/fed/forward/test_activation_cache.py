@@ -11,14 +11,17 @@ from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.edits.hooks import decoder_blocks
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward.activation_cache import ActivationCache, resumed, stacked
 from fed.forward.batching import Row, pad
+from fed.forward.budget import Budget
 from fed.forward.hidden_states import at_block
 from fed.randomness import generator
 from fed.training.plan import TrainSettings
 from fed.training.train import train
 
 ROWS = [Row((5, 9, 11, 4), (7, 8, 0)), Row((6,), (12, 0)), Row((13, 14, 15), (16, 17, 18, 0))]
+ALL = Positions.parse("all")
 PLENTY = 1 << 20
 
 
@@ -72,10 +75,9 @@ def test_training_gives_the_same_edits_with_and_without(tiny64, random_bank, fro
     def trained(limit):
         bank = random_bank(2, seed=3)
         plan = TrainSettings(epochs=3, batch_size=2, rate=0.02, activation_cache=limit)
-        collective = random_bank(1, seed=9) if frozen else None
-        results = train(
-            tiny64, bank, rows, [generator(0, u) for u in "ab"], plan, Positions.parse("all"), frozen=collective
-        )
+        collective = [Layer(random_bank(1, seed=9), ALL, shared=True)] if frozen else []
+        stack = EditStack(*collective, Layer(bank, ALL))
+        results = train(tiny64, stack, rows, [generator(0, u) for u in "ab"], plan)
         return bank, [result.step_losses for result in results]
 
     (with_it, losses), (without, expected) = trained(PLENTY), trained(0)
@@ -85,7 +87,7 @@ def test_training_gives_the_same_edits_with_and_without(tiny64, random_bank, fro
 
 
 def test_the_frozen_blocks_see_each_row_once_whatever_the_epochs(tiny64, random_bank, monkeypatch):
-    monkeypatch.setattr("fed.training.train.CACHE", ActivationCache())
+    monkeypatch.setattr("fed.training.gradients.CACHE", ActivationCache())
     first = min(random_bank(1).shape.layers)
     seen = {"below": 0, "above": 0}
     blocks = decoder_blocks(tiny64.model)
@@ -96,7 +98,7 @@ def test_the_frozen_blocks_see_each_row_once_whatever_the_epochs(tiny64, random_
     try:
         for _ in range(2):  # a later round of the same user
             plan = TrainSettings(epochs=4, batch_size=2, rate=0.01, activation_cache=PLENTY)
-            train(tiny64, random_bank(1), [ROWS], [generator(0)], plan, Positions.parse("all"))
+            train(tiny64, EditStack(Layer(random_bank(1), ALL)), [ROWS], [generator(0)], plan)
     finally:
         for handle in handles:
             handle.remove()
@@ -126,19 +128,12 @@ def test_what_a_users_states_are_does_not_depend_on_what_was_kept(tiny32):
 
 
 def test_losses_of_several_arms_are_the_same_with_and_without(tiny64, random_bank):
-    collective, personal = random_bank(1, seed=1), random_bank(2, seed=2)
-    asked = [EditedRow(row, shared, own) for row in ROWS for shared, own in ((False, None), (True, None), (True, 1))]
+    where = Positions.parse("f1+l1")
+    stack = EditStack(Layer(random_bank(1, seed=1), where, shared=True), Layer(random_bank(2, seed=2), where))
+    asked = [EditedRow(row, edits) for row in ROWS for edits in ((None, None), (0, None), (0, 1))]
 
     def found(limit):
-        return losses(
-            tiny64,
-            asked,
-            Positions.parse("f1+l1"),
-            collective=collective,
-            personal=personal,
-            token_budget=20,
-            activation_cache=limit,
-        )
+        return losses(tiny64, asked, stack, budget=Budget(20, limit))
 
     for (nll, tokens), (expected, count) in zip(found(PLENTY), found(0), strict=True):
         assert tokens == count and nll == pytest.approx(expected, abs=1e-10)
@@ -147,9 +142,10 @@ def test_losses_of_several_arms_are_the_same_with_and_without(tiny64, random_ban
 def test_losses_compute_a_row_below_the_edit_once_for_all_its_arms(tiny64, random_bank):
     seen = []
     handle = decoder_blocks(tiny64.model)[0].register_forward_pre_hook(lambda _m, inputs: seen.append(len(inputs[0])))
-    asked = [EditedRow(row, shared) for row in ROWS for shared in (False, True)]
+    asked = [EditedRow(row, (shared,)) for row in ROWS for shared in (None, 0)]
+    stack = EditStack(Layer(random_bank(1), ALL, shared=True))
     try:
-        losses(tiny64, asked, Positions.parse("all"), collective=random_bank(1), activation_cache=PLENTY)
+        losses(tiny64, asked, stack, budget=Budget(activation_cache=PLENTY))
     finally:
         handle.remove()
     assert sum(seen) == len(ROWS)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward import prefix_cache
 from fed.forward.activation_cache import CACHE
 from fed.forward.batching import Row
@@ -54,16 +55,9 @@ def test_training_gives_the_same_edits_with_and_without(
         monkeypatch.setattr(prefix_cache, "WORTH", 0.25 if reads else 2.0)
         bank = random_bank(2, seed=3)
         plan = TrainSettings(epochs=4, batch_size=2, rate=0.02, activation_cache=PLENTY, token_budget=budget)
-        results = train(
-            tiny64,
-            bank,
-            rows,
-            [generator(0, u) for u in "ab"],
-            plan,
-            Positions.parse(positions),
-            frozen=random_bank(1, seed=9) if frozen_at else None,
-            frozen_positions=Positions.parse(frozen_at) if frozen_at else None,
-        )
+        frozen = [Layer(random_bank(1, seed=9), Positions.parse(frozen_at), shared=True)] if frozen_at else []
+        stack = EditStack(*frozen, Layer(bank, Positions.parse(positions)))
+        results = train(tiny64, stack, rows, [generator(0, u) for u in "ab"], plan)
         return bank, [result.step_losses for result in results], sum(passes)
 
     try:
@@ -80,11 +74,11 @@ def test_training_gives_the_same_edits_with_and_without(
     assert hooks_of(tiny64.model) == 0
 
 
-def test_what_is_read_is_what_a_whole_pass_keeps(tiny64):
+def test_what_is_read_is_what_a_whole_pass_keeps(tiny64, random_bank):
     from transformers import DynamicCache
 
     states = at_block(tiny64, ROWS, 1, 1000)
-    found = prefix_cache.read(tiny64, ROWS, Positions.parse("l1"), states, 1, 8)
+    found = prefix_cache.read(tiny64, ROWS, EditStack(Layer(random_bank(1), Positions.parse("l1"))), states, 8)
     assert [prefix.tokens for prefix in found] == [5, 0, 4]
     for row, prefix in zip(ROWS, found, strict=True):
         if not prefix.tokens:
@@ -118,5 +112,6 @@ def test_nothing_is_read_where_it_would_not_fit(tiny64, random_bank, monkeypatch
     for limit in (0, states + 8):
         CACHE.clear()
         plan = TrainSettings(epochs=1, batch_size=2, rate=0.02, activation_cache=limit)
-        train(tiny64, random_bank(1, seed=3), [ROWS], [generator(0, "a")], plan, Positions.parse("last"))
+        stack = EditStack(Layer(random_bank(1, seed=3), Positions.parse("last")))
+        train(tiny64, stack, [ROWS], [generator(0, "a")], plan)
     CACHE.clear()

@@ -13,6 +13,7 @@ from fed.averages.svd import svd_mean
 from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.methods.fedreft import own_share
 from fed.randomness import generator
 from fed.settings.rules import SettingsError
@@ -107,7 +108,8 @@ def test_a_round_trains_each_client_from_its_start_by_stage_1s_plan(make, tiny64
     plan = TrainSettings(epochs=2, batch_size=2, rate=0.02, token_budget=30)
     for one, user, start in zip(found, users, starts, strict=True):
         bank = EditBank.from_tensors(method.collective, [start])
-        train(tiny64, bank, [user.rows], [generator(0, "stage1", 2, user.user_id)], plan, Positions.parse("all"))
+        stack = EditStack(Layer(bank, Positions.parse("all")))
+        train(tiny64, stack, [user.rows], [generator(0, "stage1", 2, user.user_id)], plan)
         assert_same(one.tensors, bank.tensors(0), 1e-9)
 
 
@@ -120,7 +122,8 @@ def test_stage_2_is_one_more_local_round_that_stays_with_the_user(make, tiny64, 
     plan = TrainSettings(epochs=2, batch_size=2, rate=0.01, token_budget=30)
     for one, user, start in zip(found, users, starts, strict=True):
         bank = EditBank.from_tensors(method.collective, [start])
-        train(tiny64, bank, [user.rows], [generator(0, "stage2", user.user_id)], plan, Positions.parse("all"))
+        stack = EditStack(Layer(bank, Positions.parse("all")))
+        train(tiny64, stack, [user.rows], [generator(0, "stage2", user.user_id)], plan)
         assert_same(one.tensors, bank.tensors(0), 1e-9)
 
 

@@ -12,6 +12,7 @@ from fed.answering.reader import Question
 from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditBank
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.forward.batching import Row
 from fed.methods import UserRows
 from fed.randomness import generator
@@ -93,7 +94,7 @@ def test_stage_1_starts_each_user_from_the_servers_edit_with_the_settings_plan(m
     for one, user in zip(found, USERS, strict=True):
         bank = EditBank.from_tensors(method.collective, [start])
         draw = generator(0, "stage1", 4, user.user_id)
-        (result,) = train(tiny64, bank, [user.rows], [draw], plan, Positions.parse("all"))
+        (result,) = train(tiny64, EditStack(Layer(bank, Positions.parse("all"))), [user.rows], [draw], plan)
         assert one.user_id == user.user_id and one.result.step_losses == pytest.approx(result.step_losses, abs=1e-9)
         assert_same(one.tensors, bank.tensors(0), 1e-9)
         assert float((one.tensors["W"] - start["W"]).abs().max()) > 1e-3
@@ -108,20 +109,21 @@ def test_stage_2_gives_each_user_an_edit_of_its_own_over_the_frozen_collective_o
     found = method.train_private(tiny64, collective, USERS)
     assert_same(collective, before)
     plan = TrainSettings(epochs=2, batch_size=2, rate=0.02, token_budget=30)
-    frozen = EditBank.from_tensors(method.collective, [collective])
+    frozen = Layer(EditBank.from_tensors(method.collective, [collective]), shared, shared=True)
     for one, user in zip(found, USERS, strict=True):
         bank = EditBank.identity(method.private, [generator(0, "private", user.user_id)]).to(dtype=torch.float64)
         draw = generator(0, "stage2", user.user_id)
-        train(tiny64, bank, [user.rows], [draw], plan, own, frozen=frozen, frozen_positions=shared)
+        train(tiny64, EditStack(frozen, Layer(bank, own)), [user.rows], [draw], plan)
         assert_same(one.tensors, bank.tensors(0), 1e-9)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_users_training_depends_neither_on_who_else_is_hosted_nor_on_the_engine(make, tiny64, random_bank, stage):
+def test_a_users_training_does_not_depend_on_who_else_is_hosted(make, tiny64, random_bank, stage):
     collective = random_bank(1, rank=3, seed=5).tensors(0)
 
-    def run(users, **changes):
-        method = make(**changes)
+    method = make()
+
+    def run(users):
         if stage == 1:
             trained = method.train_collective(tiny64, collective, users, round_number=1)
         else:
@@ -130,7 +132,7 @@ def test_a_users_training_depends_neither_on_who_else_is_hosted_nor_on_the_engin
 
     together = run(USERS)
     assert list(together) == ["carol", "alice", "bob"]
-    for other in (run(USERS[::-1]), run(USERS, engine="sequential"), run(USERS[1:]), run(USERS[:1])):
+    for other in (run(USERS[::-1]), run(USERS[1:]), *(run([user]) for user in USERS)):  # a bank of one user, at last
         for user, tensors in other.items():
             assert_same(tensors, together[user], 1e-9)
 
@@ -142,8 +144,10 @@ def test_trained_tensors_are_plain_float32_copies_under_a_narrow_base(make, make
             assert tensor.dtype == torch.float32 and tensor.device.type == "cpu" and not tensor.requires_grad
 
 
-@pytest.mark.parametrize("engine", ["batched", "sequential"])
+@pytest.mark.parametrize("engine", ["batched", "pyreft"])
 def test_progress_is_told_step_by_step(make, tiny64, engine):
+    if engine == "pyreft":
+        pytest.importorskip("pyreft")
     method, seen = make(engine=engine), []
     method.train_collective(
         tiny64,

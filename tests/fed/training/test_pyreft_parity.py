@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fed.base.model import BaseModel
 from fed.edits.loreft import EditBank, EditShape, loreft
 from fed.edits.positions import Positions
+from fed.edits.stack import EditStack, Layer
 from fed.edits.stiefel import orthogonality_error, random_rows
 from fed.forward.batching import Row
 from fed.randomness import generator
@@ -85,14 +86,20 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(**{"epochs": 4, "batch_size": 4, "rate": 2e-3} | changes)
 
 
+def stack_of(bank: EditBank, rule: str = "all", frozen: EditBank | None = None) -> EditStack:
+    """The bank to train at the rule's positions, over the frozen edit at the same ones."""
+    where = Positions.parse(rule)
+    below = [] if frozen is None else [Layer(frozen, where, shared=True)]
+    return EditStack(*below, Layer(bank, where))
+
+
 def both(base: BaseModel, bank: EditBank, rule: str = "all", **changes: Any) -> list[tuple[Tensor, EditBank]]:
     """(loss of each step, trained bank) of our training and of pyreft's, from the same start."""
     frozen = changes.pop("frozen", None)
     outcomes = []
     for train in (training.train, pyreft_engine.train):
         own = bank.to()
-        plan, positions = settings(**changes), Positions.parse(rule)
-        (result,) = train(base, own, [some_rows()], [generator(2)], plan, positions, frozen=frozen)
+        (result,) = train(base, stack_of(own, rule, frozen), [some_rows()], [generator(2)], settings(**changes))
         assert not result.error
         outcomes.append((torch.tensor(result.step_losses, dtype=torch.float64), own))
     return outcomes
@@ -215,9 +222,8 @@ def test_the_base_is_left_clean_after_training_and_after_an_exception(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(**changes: Any) -> None:
-        bank, frozen = moved_bank(SHAPE, 1), moved_bank(SHAPE, 5)
-        where, rows, draws = Positions.parse("all"), [some_rows(4)], [generator(2)]
-        pyreft_engine.train(base, bank, rows, draws, settings(), where, frozen=frozen, **changes)
+        stack = stack_of(moved_bank(SHAPE, 1), frozen=moved_bank(SHAPE, 5))
+        pyreft_engine.train(base, stack, [some_rows(4)], [generator(2)], settings(), **changes)
 
     def stop(*_: object) -> None:
         raise RuntimeError("stopped")
@@ -243,13 +249,52 @@ def test_hooks_that_others_attached_outlive_pyvenes_clean_up() -> None:
     assert len(base.model(ids, output_hidden_states=True).hidden_states) == len(before) == 5
 
 
+def test_users_are_trained_one_after_the_other_each_over_its_own_frozen_edit(base: BaseModel) -> None:
+    """A layer of groups, which is not shared, under the trained one: bit for bit what each user gets alone."""
+    starts, groups = [moved_bank(SHAPE, seed) for seed in (1, 2)], [moved_bank(SHAPE, seed) for seed in (5, 6)]
+    rows, draws, where = [some_rows(4), some_rows(6)[4:]], [3, 4], Positions.parse("f2+l2")
+
+    def stack(numbers: list[int]) -> EditStack:
+        banks = [EditBank.from_tensors(SHAPE, [edits[i].tensors(0) for i in numbers]) for edits in (groups, starts)]
+        return EditStack(*(Layer(bank, where) for bank in banks))
+
+    def trained(numbers: list[int]) -> tuple[list[list[float]], EditStack]:
+        together, seen = stack(numbers), []
+        results = pyreft_engine.train(
+            base,
+            together,
+            [rows[i] for i in numbers],
+            [generator(draws[i]) for i in numbers],
+            settings(),
+            on_step=lambda step, steps, _: seen.append((step, steps)),
+        )
+        of_each = [result.steps for result in results]
+        assert seen == [(step + 1, steps) for steps in of_each for step in range(steps)]
+        return [result.step_losses for result in results], together
+
+    losses, together = trained([0, 1])
+    for user in (0, 1):
+        (alone,), stack_alone = trained([user])
+        assert losses[user] == alone
+        for name, tensor in stack_alone.trained.bank.tensors(0).items():
+            assert torch.equal(tensor, together.trained.bank.tensors(user)[name])
+            assert not torch.equal(tensor, starts[user].tensors(0)[name])
+    (swapped,) = pyreft_engine.train(
+        base,
+        EditStack(Layer(groups[1], where), Layer(starts[0].to(), where)),
+        rows[:1],
+        [generator(draws[0])],
+        settings(),
+    )
+    assert abs(swapped.step_losses[0] - losses[0][0]) > 1e-3  # whose frozen edit it is matters
+
+
 def test_errors_say_what_to_do(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, rows, draws = Positions.parse("all"), [some_rows(2)] * 2, [generator(1), generator(2)]
-    bank = EditBank.identity(SHAPE, draws)
-    with pytest.raises(ValueError, match="one user at a time, got 2 edits"):
-        pyreft_engine.train(base, bank, rows, draws, settings(), where)
+    rows, draws = [some_rows(2)] * 2, [generator(1), generator(2)]
+    with pytest.raises(ValueError, match="2 edits need as many row lists and generators, got 1 and 2"):
+        pyreft_engine.train(base, stack_of(EditBank.identity(SHAPE, draws)), rows[:1], draws, settings())
     with pytest.raises(ValueError, match="no rows to train on"):
-        pyreft_engine.train(base, moved_bank(SHAPE, 1), [[]], draws[:1], settings(), where)
+        pyreft_engine.train(base, stack_of(moved_bank(SHAPE, 1)), [[]], draws[:1], settings())
     monkeypatch.setitem(sys.modules, "pyreft", None)
     with pytest.raises(ValueError, match="pip install --no-deps pyreft==0.1.0"):
-        pyreft_engine.train(base, moved_bank(SHAPE, 1), rows[:1], draws[:1], settings(), where)
+        pyreft_engine.train(base, stack_of(moved_bank(SHAPE, 1)), rows[:1], draws[:1], settings())

@@ -16,6 +16,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from fed.edits.loreft import EditBank
 from fed.edits.positions import Positions
+from fed.edits.stack import BARE, EditStack, Layer
 from fed.edits.stiefel import orthogonality_error
 from fed.forward.batching import Row, minibatches
 from fed.randomness import generator
@@ -43,6 +44,10 @@ def copy_of(bank):
 
 def one_user(bank, user):
     return EditBank.from_tensors(bank.shape, [bank.tensors(user)])
+
+
+def stack_of(bank, positions=ALL):
+    return EditStack(Layer(bank, positions))
 
 
 def row_mask(rule, row):
@@ -80,14 +85,17 @@ def loss_of_row(base, row, stages, rule):
             handle.remove()
 
 
-def reference_train(base, bank, rows, draw, settings, rule, frozen=None, frozen_rule=None):
-    """(step losses, R, W, b) of one user's training, spelled out."""
+def reference_train(base, bank, rows, draw, settings, rule, frozen=()):
+    """(step losses, R, W, b) of one user's training, spelled out.
+
+    `frozen`: (bank of one edit, rule) of each layer before the trained one.
+    """
     p = {name: tensor[0].clone().requires_grad_() for name, tensor in bank.parameters().items()}
     start = {name: tensor.detach().clone() for name, tensor in p.items()}
     optimizer = torch.optim.AdamW(p.values(), lr=0.0, weight_decay=0.0)
     plan = minibatches(len(rows), settings.batch_size, settings.epochs, draw)
     warm, losses = math.ceil(settings.warmup * len(plan)), []
-    stages = [] if frozen is None else [(frozen.shape.layers, frozen.tensors(0), frozen_rule or rule)]
+    stages = [(one.shape.layers, one.tensors(0), at) for one, at in frozen]
     for step, chosen in enumerate(plan):
         if settings.constant:
             rate = settings.rate
@@ -142,21 +150,13 @@ def test_each_of_many_users_gets_what_a_plain_loop_gives_it_alone(tiny64, random
     frozen = random_bank(1, layers=(0, 2), rank=3, seed=9) if frozen_rule else None
     frozen_rule = rule if frozen_rule == "same" else frozen_rule
     begun = [one_user(bank, u) for u in range(3)]
-    results = train(
-        tiny64,
-        bank,
-        ROWS,
-        [generator(0, d) for d in DRAWS],
-        settings,
-        Positions.parse(rule),
-        frozen=frozen,
-        frozen_positions=Positions.parse(frozen_rule) if frozen_rule not in (None, rule) else None,
-    )
+    layers = [Layer(frozen, Positions.parse(frozen_rule), shared=True)] if frozen else []
+    stack = EditStack(*layers, Layer(bank, Positions.parse(rule)))
+    results = train(tiny64, stack, ROWS, [generator(0, d) for d in DRAWS], settings)
     assert len({r.steps for r in results}) > 1 or settings.batch_size == 16
     for u, result in enumerate(results):
-        losses, p = reference_train(
-            tiny64, begun[u], ROWS[u], generator(0, DRAWS[u]), settings, rule, frozen, frozen_rule
-        )
+        below = [(frozen, frozen_rule)] if frozen else []
+        losses, p = reference_train(tiny64, begun[u], ROWS[u], generator(0, DRAWS[u]), settings, rule, below)
         assert result.error == "" and result.steps == len(losses)
         assert result.rows == settings.epochs * len(ROWS[u])
         assert result.step_losses == pytest.approx(losses, abs=1e-9)
@@ -165,12 +165,42 @@ def test_each_of_many_users_gets_what_a_plain_loop_gives_it_alone(tiny64, random
             assert float((tensor - begun[u].parameters()[name][0]).abs().max()) > 1e-3  # it did train
 
 
+@pytest.mark.parametrize(("rule", "cache"), [("all", 0), ("last", 0), ("last", 1 << 20)])
+def test_a_third_layer_is_another_entry_of_the_stack(tiny64, random_bank, rule, cache):
+    """A shared frozen layer, a frozen one with an edit for each user, and the trained one; prefixes read once too."""
+    settings = replace(SETTINGS, activation_cache=cache)
+    shared, own = random_bank(1, layers=(0, 2), rank=3, seed=9), random_bank(3, layers=(1, 3), seed=8)
+    bank = random_bank(3, seed=4, scale=0.1)
+    begun = [one_user(bank, u) for u in range(3)]
+    layers = [Layer(shared, Positions.parse("all"), shared=True), Layer(own, Positions.parse("f1+l2"))]
+    before = own.to()
+    stack = EditStack(*layers, Layer(bank, Positions.parse(rule)))
+    results = train(tiny64, stack, ROWS, [generator(0, d) for d in DRAWS], settings)
+    for u, result in enumerate(results):
+        below = [(shared, "all"), (one_user(own, u), "f1+l2")]
+        losses, p = reference_train(tiny64, begun[u], ROWS[u], generator(0, DRAWS[u]), settings, rule, below)
+        assert result.step_losses == pytest.approx(losses, abs=1e-9)
+        for name, tensor in bank.tensors(u).items():
+            torch.testing.assert_close(tensor, p[name], rtol=0, atol=1e-9)
+    for name, tensor in own.parameters().items():
+        assert torch.equal(tensor, before.parameters()[name]) and tensor.grad is None
+
+
+def test_a_stack_without_a_layer_and_a_frozen_layer_that_misses_a_user_are_refused(tiny64, random_bank):
+    draws = [generator(0)] * 3
+    with pytest.raises(ValueError, match="needs a stack with a layer to train, got one without layers"):
+        train(tiny64, BARE, ROWS, draws, SETTINGS)
+    stack = EditStack(Layer(random_bank(2), ALL), Layer(random_bank(3), ALL))
+    with pytest.raises(ValueError, match="2 edits need as many row lists and generators, got 3 and 3"):
+        train(tiny64, stack, ROWS, draws, SETTINGS)
+
+
 def test_many_users_in_one_batch_get_what_each_gets_alone(tiny64, random_bank):
     together = random_bank(3, seed=4)
     alone = [one_user(together, u) for u in range(3)]
-    found = train(tiny64, together, ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL)
+    found = train(tiny64, stack_of(together), ROWS, [generator(0, d) for d in DRAWS], SETTINGS)
     for u in range(3):
-        (result,) = train(tiny64, alone[u], [ROWS[u]], [generator(0, DRAWS[u])], SETTINGS, ALL)
+        (result,) = train(tiny64, stack_of(alone[u]), [ROWS[u]], [generator(0, DRAWS[u])], SETTINGS)
         assert found[u].step_losses == pytest.approx(result.step_losses, abs=1e-9)
         assert (found[u].steps, found[u].rows, found[u].step_weights) == (
             result.steps,
@@ -189,7 +219,7 @@ def test_the_token_budget_splits_a_step_into_forward_passes_of_at_most_that_size
         return whole(model, batch, choose)
 
     monkeypatch.setattr(gradients, "completion_nll", spy)
-    train(tiny64, random_bank(3), ROWS, [generator(0, d) for d in DRAWS], replace(SETTINGS, epochs=1), ALL)
+    train(tiny64, stack_of(random_bank(3)), ROWS, [generator(0, d) for d in DRAWS], replace(SETTINGS, epochs=1))
     assert all(tokens <= 30 or rows == 1 for rows, tokens in sizes)
     assert len(sizes) > 3 and sum(rows for rows, _ in sizes) == 5 + 2 + 7
 
@@ -213,7 +243,7 @@ def test_the_loss_of_a_batch_is_transformers_own_loss_over_the_completions(
     settings = TrainSettings(epochs=1, batch_size=6, rate=1e-3, token_budget=10_000)
     untrained = random_bank(1, scale=0.0)
     untrained.W.copy_(untrained.R)
-    (result,) = train(base, untrained, [rows], [generator(0)], settings, ALL)
+    (result,) = train(base, stack_of(untrained), [rows], [generator(0)], settings)
     assert result.step_losses == [pytest.approx(own, rel=1e-6)]
     assert result.step_losses == [pytest.approx(exact, abs=1e-12)]
     assert result.step_weights == [6]
@@ -248,7 +278,7 @@ def test_training_lowers_the_loss_and_stays_on_the_manifold_in_float32(tiny32, r
     before = bank.R.clone()
     rows = [make_rows(4, 11), make_rows(4, 12)]
     settings = TrainSettings(epochs=15, batch_size=4, rate=0.03, clip=1.0)
-    results = train(tiny32, bank, rows, [generator(0, u) for u in range(2)], settings, ALL)
+    results = train(tiny32, stack_of(bank), rows, [generator(0, u) for u in range(2)], settings)
     for result in results:
         assert result.step_losses[-1] < 0.7 * result.step_losses[0]
     assert orthogonality_error(bank.R) < 1e-5
@@ -259,11 +289,11 @@ def test_a_user_whose_loss_is_not_finite_stops_with_a_reason_and_the_others_are_
     bank = random_bank(3, seed=4)
     alone = {u: one_user(bank, u) for u in (0, 2)}
     bank.W[1] = torch.inf
-    reasons = train(tiny64, bank, ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL)
+    reasons = train(tiny64, stack_of(bank), ROWS, [generator(0, d) for d in DRAWS], SETTINGS)
     assert "nan" in reasons[1].error and "step 1" in reasons[1].error and "0.02" in reasons[1].error
     assert (reasons[1].steps, reasons[1].rows, reasons[1].step_losses) == (0, 0, [])
     for u, bank_alone in alone.items():
-        (result,) = train(tiny64, bank_alone, [ROWS[u]], [generator(0, DRAWS[u])], SETTINGS, ALL)
+        (result,) = train(tiny64, stack_of(bank_alone), [ROWS[u]], [generator(0, DRAWS[u])], SETTINGS)
         assert reasons[u].error == "" and reasons[u].step_losses == pytest.approx(result.step_losses, abs=1e-9)
         for name, tensor in bank_alone.tensors(0).items():
             torch.testing.assert_close(bank.tensors(u)[name], tensor, rtol=0, atol=1e-9)
@@ -272,7 +302,7 @@ def test_a_user_whose_loss_is_not_finite_stops_with_a_reason_and_the_others_are_
 def test_an_absurd_rate_ends_in_an_error_that_names_it_and_raises_nothing(make_base, random_bank):
     base, bank = make_base("float32"), random_bank(2, dtype=torch.float32)
     settings = TrainSettings(epochs=6, batch_size=2, rate=1e30, constant=True)
-    results = train(base, bank, [make_rows(4, 1), make_rows(6, 2)], [generator(0), generator(1)], settings, ALL)
+    results = train(base, stack_of(bank), [make_rows(4, 1), make_rows(6, 2)], [generator(0), generator(1)], settings)
     for result in results:
         assert "a learning rate of 1e+30 is too large" in result.error
         assert 1 <= result.steps < 12 and all(map(math.isfinite, result.step_losses))
@@ -281,7 +311,13 @@ def test_an_absurd_rate_ends_in_an_error_that_names_it_and_raises_nothing(make_b
 def test_the_frozen_collective_edit_does_not_change(tiny64, random_bank):
     frozen, bank = random_bank(1, layers=(1, 3), rank=3), random_bank(3, seed=4)
     before = frozen.tensors(0)
-    train(tiny64, bank, ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL, frozen=frozen)
+    train(
+        tiny64,
+        EditStack(Layer(frozen, ALL, shared=True), Layer(bank, ALL)),
+        ROWS,
+        [generator(0, d) for d in DRAWS],
+        SETTINGS,
+    )
     for name, tensor in frozen.parameters().items():
         assert torch.equal(tensor[0], before[name])
         assert not tensor.requires_grad and tensor.grad is None
@@ -290,8 +326,8 @@ def test_the_frozen_collective_edit_does_not_change(tiny64, random_bank):
 def test_a_user_that_has_finished_keeps_every_bit_while_others_go_on(tiny32, random_bank):
     bank, seen = random_bank(2, rank=4, dtype=torch.float32), []
     results = train(
-        tiny32, bank, [make_rows(1, 1), make_rows(9, 2)], [generator(0), generator(1)],
-        TrainSettings(epochs=1, batch_size=1, rate=0.01), ALL, on_step=lambda *_: seen.append(bank.tensors(0)),
+        tiny32, stack_of(bank), [make_rows(1, 1), make_rows(9, 2)], [generator(0), generator(1)],
+        TrainSettings(epochs=1, batch_size=1, rate=0.01), on_step=lambda *_: seen.append(bank.tensors(0)),
     )  # fmt: skip
     assert (results[0].steps, results[1].steps) == (1, 9)
     for name, tensor in bank.tensors(0).items():
@@ -301,7 +337,7 @@ def test_a_user_that_has_finished_keeps_every_bit_while_others_go_on(tiny32, ran
 def test_gradients_and_hooks_are_gone_afterwards(make_base, random_bank, hooks_of):
     base, bank = make_base("float64"), random_bank(3)
     weights = {name: p.clone() for name, p in base.model.named_parameters()}
-    train(base, bank, ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL)
+    train(base, stack_of(bank), ROWS, [generator(0, d) for d in DRAWS], SETTINGS)
     for tensor in bank.parameters().values():
         assert tensor.grad is None and not tensor.requires_grad
     for name, parameter in base.model.named_parameters():
@@ -316,7 +352,7 @@ def test_gradients_and_hooks_are_gone_after_an_exception_too(tiny64, random_bank
         raise RuntimeError("stopped by the user")
 
     with pytest.raises(RuntimeError, match="stopped by the user"):
-        train(tiny64, bank, ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL, on_step=fail)
+        train(tiny64, stack_of(bank), ROWS, [generator(0, d) for d in DRAWS], SETTINGS, on_step=fail)
     assert all(t.grad is None and not t.requires_grad for t in bank.parameters().values())
     assert hooks_of(tiny64.model) == 0
 
@@ -326,7 +362,7 @@ def test_the_proximal_term_pulls_towards_the_start(tiny64, random_bank):
         bank = random_bank(1, seed=4)
         start = bank.tensors(0)
         settings = TrainSettings(epochs=12, batch_size=5, rate=0.02, clip=0.0, weight_decay=0.0, proximal_mu=mu)
-        train(tiny64, bank, [ROWS[0]], [generator(0)], settings, ALL)
+        train(tiny64, stack_of(bank), [ROWS[0]], [generator(0)], settings)
         return math.sqrt(sum(float((t - start[name]).square().sum()) for name, t in bank.tensors(0).items()))
 
     free, pulled, held = moved(0.0), moved(1.0), moved(100.0)
@@ -337,7 +373,7 @@ def test_weight_decay_pulls_to_the_identity_edit(tiny64, random_bank):
     """So strong that a step undoes the edit: W must arrive at R, not at zero, but for one step of Adam's."""
     bank = random_bank(1, scale=1.0)
     settings = TrainSettings(epochs=1, batch_size=5, rate=1e-4, constant=True, weight_decay=1e4)
-    train(tiny64, bank, [ROWS[0]], [generator(0)], settings, ALL)
+    train(tiny64, stack_of(bank), [ROWS[0]], [generator(0)], settings)
     assert float((bank.W - bank.R).abs().max()) < 5e-4 and float(bank.b.abs().max()) < 5e-4
     assert float(bank.W.norm()) > 1
 
@@ -345,7 +381,7 @@ def test_weight_decay_pulls_to_the_identity_edit(tiny64, random_bank):
 def test_progress_names_the_step_and_the_mean_loss_over_the_users_in_it(tiny64, random_bank):
     seen = []
     results = train(
-        tiny64, random_bank(3), ROWS, [generator(0, d) for d in DRAWS], SETTINGS, ALL,
+        tiny64, stack_of(random_bank(3)), ROWS, [generator(0, d) for d in DRAWS], SETTINGS,
         on_step=lambda *values: seen.append(values),
     )  # fmt: skip
     steps = max(result.steps for result in results)
@@ -364,13 +400,13 @@ def test_mean_losses_weigh_steps_by_their_rows():
 
 def test_users_rows_and_generators_must_pair_up(tiny64, random_bank):
     with pytest.raises(ValueError, match="3 edits need as many row lists and generators"):
-        train(tiny64, random_bank(3), ROWS[:2], [generator(0)] * 3, SETTINGS, ALL)
+        train(tiny64, stack_of(random_bank(3)), ROWS[:2], [generator(0)] * 3, SETTINGS)
     with pytest.raises(ValueError, match="3 edits need as many row lists and generators"):
-        train(tiny64, random_bank(3), ROWS, [generator(0)] * 2, SETTINGS, ALL)
+        train(tiny64, stack_of(random_bank(3)), ROWS, [generator(0)] * 2, SETTINGS)
 
 
 def test_a_user_without_rows_is_refused_before_anything_happens(tiny64, random_bank, hooks_of):
     bank = random_bank(2)
     with pytest.raises(ValueError, match="user number 1 has no rows to train on"):
-        train(tiny64, bank, [ROWS[0], []], [generator(0), generator(1)], SETTINGS, ALL)
+        train(tiny64, stack_of(bank), [ROWS[0], []], [generator(0), generator(1)], SETTINGS)
     assert not bank.R.requires_grad and hooks_of(tiny64.model) == 0
