@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ENGINES = ("batched", "sequential", "pyreft")
+ENGINES = ("batched", "pyreft")
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,14 @@ class Entry:
 
 
 _ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
-_PEFT: Mapping[str, tuple[str, ...]] = {"engine": ("batched", "sequential")}  # one user after the other, in both
 METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
     "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
     "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
     "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
-    "lora-c": Entry("fed.methods.lora.Lora", _PEFT),
-    "lora-p": Entry("fed.methods.lora.Lora", _PEFT),
-    "oppu": Entry("fed.methods.lora.Lora", _PEFT),
+    "lora-c": Entry("fed.methods.lora.Lora"),
+    "lora-p": Entry("fed.methods.lora.Lora"),
+    "oppu": Entry("fed.methods.lora.Lora"),
     "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
     "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
