@@ -66,6 +66,8 @@ def train(
             for step in range(steps):
                 # The minibatches of those whose plan goes on, and their gradients.
                 active = [u for u, plan in enumerate(plans) if step < len(plan) and not results[u].error]
+                if not active:
+                    break
                 losses = passes.accumulate({u: [known[u][i] for i in plans[u][step]] for u in active})
                 # A user whose loss is not finite stops here; the others take their step.
                 for u in active:

@@ -299,6 +299,14 @@ def test_a_user_whose_loss_is_not_finite_stops_with_a_reason_and_the_others_are_
             torch.testing.assert_close(bank.tensors(u)[name], tensor, rtol=0, atol=1e-9)
 
 
+def test_training_ends_well_where_the_user_with_the_longest_plan_stops_first(tiny64, random_bank):
+    bank = random_bank(3, seed=4)
+    bank.W[2] = torch.inf
+    results = train(tiny64, stack_of(bank), ROWS, [generator(0, d) for d in DRAWS], SETTINGS)
+    assert [result.steps for result in results] == [4, 2, 0] and "nan" in results[2].error
+    assert results[0].error == results[1].error == ""
+
+
 def test_an_absurd_rate_ends_in_an_error_that_names_it_and_raises_nothing(make_base, random_bank):
     base, bank = make_base("float32"), random_bank(2, dtype=torch.float32)
     settings = TrainSettings(epochs=6, batch_size=2, rate=1e30, constant=True)
