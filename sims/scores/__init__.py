@@ -1,7 +1,6 @@
 """What finished cells say: rows, intervals, tables, figures.
 
 rows        reports put together as rows of the paper's tables, and the differences between methods
-bootstrap   which differences are real: a paired bootstrap over users
 agreement   how far the scores of two runs differ
 tables      the same tables as Markdown and as one page
 figures     differences with their intervals, as inline SVG
