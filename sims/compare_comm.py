@@ -72,7 +72,7 @@ def parser() -> Parser:
         help="LaMP_4 or LaMP_7 data for the measured part (default: the embedded synthetic users)",
     )
     p.add_argument("--seed", type=int, default=0, help="of the measured part (default: %(default)s)")
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="measured runs at a time (default: 1)")
+    p.add_runtime()
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to one JSON file")
     p.add_argument("--out", type=Path, metavar="DIR", help="write tables (CSV, JSON) and figures (PNG, SVG) there")
     return p

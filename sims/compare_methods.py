@@ -21,7 +21,7 @@ from cells.estimate import duration, elapsed, estimates
 from cells.plan import seeds_of
 from cells.run_cells import Reports, run_cells
 from console import terminal
-from console.command import GOES_ON, Parser, at_least_one, options_of, start, told
+from console.command import GOES_ON, Parser, at_least_one, device_of, options_of, start, told
 from rich.console import Console
 from scores import tables as method_tables
 from scores.results import write
@@ -81,9 +81,7 @@ def parser() -> Parser:
         choices=INTERVALS,
         help="of a difference over users, 95 %%: t, or bca, a bootstrap for many users (default: %(default)s)",
     )
-    p.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="cells at a time, each on its part of the cores (default: 1)"
-    )
+    p.add_runtime()
     p.add_argument("--dry-run", action="store_true", help="print the cells and about how long they take, run nothing")
     return p
 
@@ -96,7 +94,7 @@ def plan(options: argparse.Namespace) -> list[Cell]:
         if len(set(values)) != len(values):
             raise ValueError(f"{name} must differ, got {','.join(values)}")
     at_least_one(options, "jobs")
-    changes = parsed(options.run_config)
+    changes = parsed(options.run_config) | device_of(options)
     if options.best and not options.best.is_dir():
         raise ValueError(f"--best must be a folder that sims/search.py wrote, got {str(options.best)!r}")
     return grid.cells(
@@ -117,7 +115,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) ->
             options.out.mkdir(parents=True, exist_ok=True)
             write(reports, lost, options)
 
-    reports, lost = run_cells(cells, options.out / "cells", console, after, jobs=options.jobs)
+    reports, lost = run_cells(cells, options.out / "cells", console, after, jobs=options.jobs, runtime=options.runtime)
     if reports:
         options.out.mkdir(parents=True, exist_ok=True)
         for section in method_tables.sections(write(reports, lost, options)):

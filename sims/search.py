@@ -47,7 +47,7 @@ def parser() -> Parser:
     p.add_argument("--preset", default="small", choices=grid.PRESETS, help="as of compare_methods.py (default: small)")
     p.add_argument("--out", type=Path, default=Path("runs/search"), metavar="DIR", help="default: %(default)s")
     p.add_run_config("settings of every trial")
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time (default: 1)")
+    p.add_runtime()
     p.add_argument("--dry-run", action="store_true", help="print the trials and about how long they take, run nothing")
     return p
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = duration(elapsed(guesses.values(), options.jobs))
         console.print(f"{len(drawn)} trials, about {whole} on two cores")
         return 0
-    reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs)
+    reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs, runtime=options.runtime)
     if not reports:
         raise ValueError(f"no trial could be run; the first: {next(iter(lost.values()))}")
     failed = bool(lost)

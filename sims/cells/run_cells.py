@@ -30,6 +30,7 @@ def run_cells(
     after: Callable[[Reports, Lost], None] = lambda reports, lost: None,
     *,
     jobs: int = 1,
+    runtime: str = "in-process",
     share_stage1: bool = True,
 ) -> tuple[Reports, dict[Cell, str]]:
     """Every cell's report, in order, and why the others have none; one that fails does not stop the rest.
@@ -40,6 +41,7 @@ def run_cells(
         root: where finished cells are kept.
         after: called with both when a cell has ended.
         jobs: cells at a time (`seats`).
+        runtime: where a cell runs, of `console.command.RUNTIMES`.
         share_stage1: one run does for a method and for another that is its stage 1 (`same_stage1`).
 
     Raises:
@@ -55,7 +57,7 @@ def run_cells(
             f"at a time, about {duration(elapsed(to_run.values(), jobs))} on two cores"
         )
         with Progress(*COLUMNS, console=console, transient=True) as progress:
-            _run(to_run, outcomes, progress, after, jobs)
+            _run(to_run, outcomes, progress, after, jobs, runtime)
     return outcomes.in_order(), outcomes.lost
 
 
@@ -120,13 +122,14 @@ def _run(
     progress: Progress,
     after: Callable[[Reports, Lost], None],
     jobs: int,
+    runtime: str,
 ) -> None:
     """Run the cells, `jobs` at a time; `to_run`: cell -> about how many seconds it takes."""
     whole, done = sum(to_run.values()), 0.0
     bar = progress.add_task("", total=whole or 1.0, left=f"about {duration(elapsed(to_run.values(), jobs))} left")
     with ExitStack() as stack:
         # A seat for each of the cells that run at a time.
-        seats = [stack.enter_context(seat(jobs)) for _ in range(min(jobs, len(to_run)))]
+        seats = [stack.enter_context(seat(jobs, runtime)) for _ in range(min(jobs, len(to_run)))]
         free: SimpleQueue[Seat] = SimpleQueue()
         for place in seats:
             free.put(place)

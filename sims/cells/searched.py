@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console.command import at_least_one
+from console.command import at_least_one, device_of
 from console.files import write_json
 from rich import box
 from rich.table import Table
@@ -49,7 +49,7 @@ def searches(options: argparse.Namespace) -> list[Search]:
         options.method.split(","),
         data=options.data,
         preset_name=options.preset,
-        changes={**parsed(options.run_config), **scoring},
+        changes={**parsed(options.run_config), **device_of(options), **scoring},
     )
     every_search = []
     for start in starts:

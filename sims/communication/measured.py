@@ -70,9 +70,9 @@ def source_of(folder: Path | None) -> Source:
     raise ValueError(f"data must be a folder of LaMP_4 or LaMP_7, or the parent of one, got {str(folder)!r}")
 
 
-def cells_of(source: Source, *, wire_dtype: str, seed: int) -> list[Cell]:
-    """One cell a method."""
-    shared = {"data": source.data, "wire-dtype": wire_dtype, "seed": seed}
+def cells_of(source: Source, *, wire_dtype: str, seed: int, changes: dict[str, Any]) -> list[Cell]:
+    """One cell a method, with these changes."""
+    shared = {"data": source.data, "wire-dtype": wire_dtype, "seed": seed, **changes}
     return [Cell(source.task, name, seed, {**PLAN, **RATES[name], "method": name, **shared}) for name in METHODS]
 
 

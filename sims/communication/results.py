@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cells.run_cells import run_cells
+from console.command import device_of
 from console.files import write_csv, write_json
 from rich.console import Console
 
@@ -57,9 +58,9 @@ def measure(options: argparse.Namespace, report: Report, console: Console) -> No
     """
     # The runs. A method's messages are its own, so none is taken from another whose stage 1 it is.
     source = comm_measured.source_of(options.data)
-    cells = comm_measured.cells_of(source, wire_dtype=options.wire_dtype, seed=options.seed)
+    cells = comm_measured.cells_of(source, wire_dtype=options.wire_dtype, seed=options.seed, changes=device_of(options))
     root = options.out / "cells" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
-    reports, lost = run_cells(cells, root, console, jobs=options.jobs, share_stage1=False)
+    reports, lost = run_cells(cells, root, console, jobs=options.jobs, runtime=options.runtime, share_stage1=False)
     console.print(f"runs: {root}", highlight=False, markup=False)
     for failed in lost.values():
         raise ValueError(failed)

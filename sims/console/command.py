@@ -16,6 +16,7 @@ from typing import NoReturn, ParamSpec
 from console import leaving
 
 GOES_ON = "stopped; the same command goes on where it stood"
+RUNTIMES = ("in-process", "flower")
 P = ParamSpec("P")
 
 
@@ -28,6 +29,23 @@ class Parser(argparse.ArgumentParser):
     def add_run_config(self, words: str = "override settings; or a TOML file") -> None:
         """The option -c, as often as one likes (`simulation.apps.parsed`)."""
         self.add_argument("-c", "--run-config", action="append", default=[], metavar="'KEY=VALUE …'", help=words)
+
+    def add_runtime(self) -> None:
+        """Where cells run: --jobs, --runtime, and --device (`device_of`)."""
+        self.add_argument(
+            "--jobs",
+            type=int,
+            default=1,
+            metavar="N",
+            help="cells at a time, each on its part of the cores (default: 1)",
+        )
+        self.add_argument(
+            "--runtime",
+            default="in-process",
+            choices=RUNTIMES,
+            help="in a kept process, or each on Flower and Ray, equal bit for bit (default: %(default)s)",
+        )
+        self.add_argument("--device", default="auto", help="of every cell: cuda, cpu, … (default: %(default)s)")
 
 
 def options_of(description: str | None, examples: str = "") -> Parser:
@@ -84,6 +102,11 @@ def at_least_one(options: argparse.Namespace, *names: str) -> None:
     for name in names:
         if (value := getattr(options, name.replace("-", "_"))) < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
+
+
+def device_of(options: argparse.Namespace) -> dict[str, str]:
+    """--device as a setting of every cell; nothing where it is left to the machine."""
+    return {} if options.device == "auto" else {"device": options.device}
 
 
 def parts_of(text: str, parts: Sequence[str]) -> set[str]:

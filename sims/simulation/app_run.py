@@ -46,7 +46,7 @@ def run(
     seat: Seat | None = None,
     each_second: Callable[[int], None] | None = None,
 ) -> Finished:
-    """A whole run by `sims/run.py`.
+    """A whole run: by `sims/run.py`, or at a seat that has a process for it in that process.
 
     Args:
         app: the name of a folder of `sims/`.
@@ -58,6 +58,8 @@ def run(
     Raises:
         ValueError: the run failed, with its own error line.
     """
+    if seat is not None and seat.worker is not None:
+        return Finished(seat.worker.run(app, config, lambda line: say(line) if _STEP.match(line) else None), None)
     # The command, and where it runs.
     command = [sys.executable, str(SIMS / "run.py"), str(SIMS / app), "-c", words(config)]
     if seat is not None and seat.federation:

@@ -10,7 +10,7 @@ from fed.lamp import submission
 from fed.lamp.tasks import get_task
 from fed.settings.methods import METHODS
 from server_strategy.run import run as run_server
-from tests.integration.in_process import RUN_ID, InProcessGrid, federate
+from tests.integration.in_process import RUN_ID, RecordingGrid, federate
 
 pytest.importorskip("peft")
 pytest.importorskip("datasets")
@@ -55,7 +55,7 @@ def test_every_method_chooses_labels_and_users_keep_their_answers(settings, star
 
 def test_a_device_of_its_own_writes_no_answers(settings, stars, tmp_path):
     run = settings(task="LaMP_3", data=str(stars), answer="choice", cohorts="all", rounds=1, fraction=1.0)
-    grid = InProcessGrid(1, run)
+    grid = RecordingGrid(1, run)
     (context,) = grid._contexts.values()
     context.node_config = {"user-id": "a", "vault": str(tmp_path / "own")}
     report = run_server(grid, run, run.run_folder(RUN_ID))

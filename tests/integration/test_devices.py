@@ -15,7 +15,7 @@ from fed.privacy.tensor_files import fingerprint, read_tensors
 from fed.privacy.vault import SEALED, Vault
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
-from tests.integration.in_process import InProcessGrid, federate
+from tests.integration.in_process import RecordingGrid, federate
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_device_on_another_base_model_stays_out(short, devices, tiny_llama, ti
 def test_a_device_that_is_killed_leaves_the_run_and_the_others_end_it(short, devices, when, capsys):
     configs = devices(short())
     run = short()
-    grid = InProcessGrid(configs, run)
+    grid = RecordingGrid(configs, run)
     grid.before_send = lambda kind: grid.gone.add(1001) if kind == when else None
     from server_strategy.run import run as serve
 
@@ -206,7 +206,7 @@ def test_a_history_that_grew_between_two_messages_is_read_again(short, devices, 
     plain.write_text("".join(lines))
     configs[0]["history"] = str(plain)
     run = short(max_items=0)
-    grid = InProcessGrid(configs, run)
+    grid = RecordingGrid(configs, run)
 
     def grow(kind: str) -> None:
         if kind == "train.personalize" and len(plain.read_text().splitlines()) == len(lines):
