@@ -1,26 +1,30 @@
 """Write the settings that the apps of `sims/` share:  python sims/write_apps.py [--check]
 
-Flower wants one pyproject.toml per app, with every setting in it. What the six share stands once: in
-`app.template.toml` (keys, comments, defaults) and in `[paper]` of `apps.toml`; where an app differs is in a table
-of its own there. This writes `<app>/pyproject.toml` and `<app>/paper.toml`. `--check` writes nothing, and exits 1 where
-a file is not what would be written, as the tests do.
+Flower wants one pyproject.toml per app, with every setting in it. What the six share stands once: values in
+`app.template.toml` and in `[paper]` of `apps.toml`, and what each key means in `fed/settings/groups.py`, from where it
+becomes the comment beside the value; where an app differs is in a table of its own in `apps.toml`. This writes
+`<app>/pyproject.toml` and `<app>/paper.toml`. `--check` writes nothing, and exits 1 where a file is not what would be
+written, as the tests do.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from console.command import options_of, start, told
 
 from fed.atomic_write import write_text
+from fed.settings.groups import GROUPS
+from fed.settings.rules import key_of, meaning_of
 
 SIMS = Path(__file__).resolve().parent
-_SETTING = re.compile(r"^(?P<key>[\w-]+) = (?P<value>\"[^\"]*\"|\S+)(?P<gap> *)(?P<comment>#.*)?$")
+CONFIG = "[tool.flwr.app.config]\n"
+COLUMN = 30  # where comments begin
 _PAPER_HEAD = """\
 # The paper's settings for {task}:  python sims/run.py sims/{app} -c sims/{app}/paper.toml -c 'data="…" base-model="…"'
 # Its base is Llama-2-7B; the embedded one learns at ten times these rates. Which layers were edited is not in the
@@ -33,7 +37,7 @@ def files() -> Iterator[tuple[Path, str]]:
     """(path, content) of every file that is written.
 
     Raises:
-        ValueError: an app changes a setting that the template has not.
+        ValueError: the template has not every setting, or an app changes one that there is not.
     """
     template = (SIMS / "app.template.toml").read_text(encoding="utf-8")
     apps = tomllib.loads((SIMS / "apps.toml").read_text(encoding="utf-8"))
@@ -43,27 +47,27 @@ def files() -> Iterator[tuple[Path, str]]:
         text = template
         for word, value in words.items():
             text = text.replace(f"@{word}@", value)
-        yield SIMS / app / "pyproject.toml", _with(text, app_table.get("small", {}), app)
+        values = tomllib.loads(text)["tool"]["flwr"]["app"]["config"]
+        head = text.partition(CONFIG)[0] + CONFIG
+        yield SIMS / app / "pyproject.toml", head + commented({**values, **app_table.get("small", {})}, app)
         paper = shared | app_table["paper"]
-        head = _PAPER_HEAD.format(**words)
-        yield SIMS / app / "paper.toml", head + "".join(f"{key} = {json.dumps(paper[key])}\n" for key in paper)
+        settings = "".join(f"{key} = {json.dumps(paper[key])}\n" for key in paper)
+        yield SIMS / app / "paper.toml", _PAPER_HEAD.format(**words) + settings
 
 
-def _with(text: str, changes: Mapping[str, Any], app: str) -> str:
-    """The text with other values for the settings that `changes` names; comments stay in their column."""
-    head, section, settings = text.partition("[tool.flwr.app.config]\n")
-    left = dict(changes)
-    lines = []
-    for line in settings.splitlines():
-        setting = _SETTING.match(line)
-        if setting and setting["key"] in left:
-            body = f"{setting['key']} = {json.dumps(left.pop(setting['key']))}"
-            column = len(line) - len(setting["comment"] or "")
-            line = f"{body.ljust(column - 2)}  {setting['comment']}" if setting["comment"] else body
-        lines.append(line)
-    if left:
-        raise ValueError(f"{app} in sims/apps.toml may change settings of sims/app.template.toml, got {sorted(left)}")
-    return head + section + "\n".join(lines) + "\n"
+def commented(values: Mapping[str, Any], app: str) -> str:
+    """The settings, group by group, each with its meaning beside it. Raises ValueError where they are not all."""
+    known = {key_of(one.name) for group in GROUPS for one in fields(group)}
+    if wrong := sorted(known ^ set(values)):
+        raise ValueError(f"{app} must have every setting of fed/settings/groups.py and no other; correct {wrong}")
+    paragraphs = []
+    for group in GROUPS:
+        lines = [f"# {group.__name__}. {group.__doc__}"]
+        for one in fields(group):
+            setting = f"{key_of(one.name)} = {json.dumps(values[key_of(one.name)], ensure_ascii=False)}"
+            lines.append(f"{setting.ljust(COLUMN - 2)}  # {meaning_of(one)}")
+        paragraphs.append("\n".join(lines) + "\n")
+    return "\n".join(paragraphs)
 
 
 @told()

@@ -351,6 +351,18 @@ def test_a_device_starts_without_the_simulator_the_reference_engine_and_plots():
     assert offenders("fed", HEAVY, at_import=True) == {}
 
 
+def test_a_run_starts_its_superlink_before_the_library_and_torch_are_imported():
+    sources = sources_of("sims")
+    begun, ahead = set(), ["run"]
+    while ahead:
+        name = ahead.pop()
+        begun.add(name)
+        at_once = [n for one in imports(sources[name]) if one.at_once for n in one.names]
+        assert not {n.split(".")[0] for n in at_once} & {"fed", "torch", "server_strategy", "clients"}, name
+        ahead.extend({n for n in at_once if n in sources} - begun)
+    assert {"console.command", "simulation.apps"} <= begun
+
+
 @pytest.mark.parametrize("house", HOUSES)
 def test_nothing_imports_the_simulations(house):
     """Those of sims import each other as a script's neighbours do, by names without `sims`, which nobody else may."""

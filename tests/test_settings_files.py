@@ -4,13 +4,16 @@ import ast
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from fed.communication.published import PAPER_SUM_RANKS
 from fed.lamp.tasks import TASKS, get_task
-from fed.settings.settings import Settings
+from fed.settings.groups import GROUPS
+from fed.settings.rules import meaning_of
+from fed.settings.settings import Settings, keys
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = sorted((CHECKOUT / "sims").glob("*/pyproject.toml"))
@@ -47,11 +50,31 @@ def test_there_are_apps_to_check():
 
 
 def test_the_files_are_those_that_the_shared_template_makes():
-    """A change of an app's settings belongs in sims/app.template.toml or sims/apps.toml."""
+    """A change of an app's settings belongs in sims/app.template.toml or sims/apps.toml; of words, in fed/settings."""
     done = subprocess.run(
         [sys.executable, str(CHECKOUT / "sims" / "write_apps.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}: run python sims/write_apps.py"
+
+
+def test_what_a_key_means_stands_beside_it_in_the_same_words_and_fits_the_line(file):
+    _, _, config = file.read_text(encoding="utf-8").partition("[tool.flwr.app.config]\n")
+    lines = [line for line in config.splitlines() if line and not line.startswith("#")]
+    beside = {line.partition(" = ")[0]: line.partition("  # ")[2] for line in lines}
+    assert beside == {key: meaning_of(one) for key, one in keys().items()}
+    assert [len(line) for line in config.splitlines() if len(line) > 120] == []
+    heads = [line for line in config.splitlines() if line.startswith("#")]
+    assert heads == [f"# {group.__name__}. {group.__doc__}" for group in GROUPS]
+
+
+def test_an_app_that_lacks_a_setting_or_has_one_too_many_is_told_and_not_written(parsed):
+    write_apps = import_module("write_apps")
+    config = parsed["tool"]["flwr"]["app"]["config"]
+    assert tomllib.loads(write_apps.commented(config, "x")) == config
+    with pytest.raises(ValueError, match=r"x must have every setting .* correct \['round'\]"):
+        write_apps.commented(config | {"round": 1}, "x")
+    with pytest.raises(ValueError, match=r"correct \['rounds'\]"):
+        write_apps.commented({key: value for key, value in config.items() if key != "rounds"}, "x")
 
 
 def test_a_paper_preset_has_the_ranks_of_the_papers_tables(file, parsed):

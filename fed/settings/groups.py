@@ -1,0 +1,156 @@
+"""Every run-config key: its type, its rule, and what it means, in six groups.
+
+Field names are the keys with `_` for `-`. A meaning is the comment that stands beside the key in sims/*/pyproject.toml.
+Keys of later releases have defaults, so that a settings file or a vault written before them still parses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fed.averages.average import AVERAGES
+from fed.base.device import DTYPES
+from fed.communication.wire import WIRE_DTYPES
+from fed.settings import paths
+from fed.settings.methods import ENGINES, METHODS
+from fed.settings.rules import (
+    SettingsError,
+    at_least,
+    between,
+    block,
+    block_numbers,
+    blocks,
+    flag,
+    number,
+    one_of,
+    places,
+    share,
+    text,
+)
+
+COHORTS = ("paper", "all")
+ANSWERS = ("decode", "choice")
+# These take the mean of the replies as their pseudo-gradient; the others compare replies entry by entry.
+AVERAGING_STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")
+STRATEGIES = (*AVERAGING_STRATEGIES, "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Whose texts, and which of them."""
+
+    app: str = text("the app's own name")
+    task: str = text("LaMP_2N, LaMP_2M, LaMP_3, LaMP_4, LaMP_5 or LaMP_7")
+    data: str = text("synthetic users, or a folder in OPPU's or LaMP's layout, or its parent")
+    cohorts: str = one_of(COHORTS, "paper: some users federate, others personalize; all: every user does both")
+    stage1_users: int = at_least(0, "users who federate, the first by id; 0 = all")
+    stage2_users: int = at_least(0, "users who personalize and are tested, the first by id; 0 = all")
+    max_items: int = at_least(0, "training rows a user, the latest; 0 = all")
+    held_out: int = at_least(0, "n = test on the last n history items, kept from training, not on queries", default=0)
+    retrieved: int = at_least(
+        0, "items of the user's history before each prompt (RAG, by BM25), with any method", default=0
+    )
+    profile: bool = flag(
+        "a text about the user, written by the base, before that (PAG), with any method", default=False
+    )
+
+    @property
+    def data_source(self) -> str:
+        """`data`, a relative folder made absolute."""
+        return paths.data_source(self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The base model, and what it computes with."""
+
+    base_model: str = text("embedded, a hub id, a folder or a GGUF file")
+    device: str = text("auto, or cpu, cuda, cuda:1, mps")
+    dtype: str = one_of(("auto", *DTYPES), "auto = the one that the device multiplies fastest")
+    max_length: int = at_least(16, "tokens a row")
+    token_budget: int = at_least(16, "padded tokens of one forward pass")
+    activation_cache: int = at_least(0, "MiB a process for rows' states below the first edit; 0 = off", default=512)
+
+    @property
+    def base_source(self) -> str:
+        """`base-model`, a relative folder or file made absolute where there is one."""
+        return paths.base_source(self.base_model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """The method, and the edits that it trains: where they apply, of what rank."""
+
+    method: str = one_of(METHODS, "perfit, lora-c, lora-p, oppu, rag, …: fed/settings/methods.py lists them")
+    engine: str = one_of(
+        ENGINES, "batched: all users at once; or pyreft (the reference, slower: one user after the other)"
+    )
+    layers: str = blocks("decoder blocks edited, from 0; or all")
+    stage1_rank: int = at_least(1, "of the collective edit, per layer")
+    stage2_rank: int = at_least(1, "of the private edit, per layer")
+    positions: str = places("tokens edited: all-f1 = not the first, the attention sink; or all, prompt, last, f3+l3")
+    stage2_positions: str = places(
+        "those of the private edit; same = as in stage 1; l2 = the prompt's last two, the cue", or_same=True
+    )
+    style_layer: int = block("of stylevector: the decoder block, from 0; -1 = the middle one", default=-1)
+    style_strength: float = number("of stylevector: how much of the style is added", default=0.1)
+
+    def edited_layers(self, blocks: int) -> tuple[int, ...]:
+        """The decoder blocks to edit in a base model of `blocks` blocks. Raises SettingsError for one it has not."""
+        numbers = block_numbers("layers", self.layers)
+        if numbers is None:
+            return tuple(range(blocks))
+        if numbers[-1] >= blocks:
+            raise SettingsError(f"layers must lie in 0..{blocks - 1} for this base model, got {self.layers!r}")
+        return numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How both stages train."""
+
+    local_epochs: int = at_least(1, "passes over a user's rows in a round of stage 1")
+    stage2_epochs: int = at_least(1, "passes over a user's history in stage 2")
+    batch_size: int = at_least(1, "rows of a step, a user's own")
+    stage1_lr: float = between(0, 1, "AdamW's rate in stage 1")
+    stage2_lr: float = between(0, 1, "AdamW's rate in stage 2")
+    weight_decay: float = at_least(0, "AdamW's, in both stages")
+    clip: float = at_least(0, "largest norm of a user's gradient; 0 = any")
+    seed: int = at_least(0, "of all draws: synthetic users, edits, batches, sampled users and tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """Stage 1's rounds, what travels in them, and whom the server waits for."""
+
+    strategy: str = one_of(STRATEGIES, "Flower's fedavg, fedadam, fedprox, krum, …: fed/settings/groups.py lists them")
+    rounds: int = at_least(1, "federated rounds of stage 1")
+    fraction: float = share("of stage 1's users, sampled in each round")
+    average: str = one_of(AVERAGES, "of users' edits: svd (of the maps that they are) or fedavg (entry by entry)")
+    wire_dtype: str = one_of(WIRE_DTYPES, "of edits on the network: float32, float16, bfloat16 or float64")
+    node_timeout: int = at_least(1, "seconds to wait for SuperNodes")
+    min_nodes: int = at_least(0, "SuperNodes to wait for; 0 = one, who says how many a simulation has", default=0)
+    reply_timeout: int = at_least(0, "seconds to wait for devices in each step; 0 = as long as it takes", default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What is asked, how it is answered, and where results go."""
+
+    max_queries: int = at_least(0, "tested a user, the first; 0 = all")
+    answer: str = one_of(
+        ANSWERS, "decode = a text; choice = the likeliest of the labels (LaMP_2N, LaMP_2M, LaMP_3)", default="decode"
+    )
+    max_new_tokens: int = at_least(0, "of an answer; 0 = losses only")
+    temperature: float = at_least(0, "0 = greedy; the paper samples at 0.1")
+    top_k: int = at_least(1, "of sampling: the likeliest k tokens alone", default=10)
+    top_p: float = share("of sampling: the likeliest tokens alone that together have this probability", default=0.9)
+    output_dir: str = text("where results go, relative to this checkout")
+
+    def run_folder(self, run_id: int) -> Path:
+        """Where this run's results go: an absolute path."""
+        return paths.from_checkout(self.output_dir) / str(run_id)
+
+
+GROUPS = (Data, Base, Edits, Training, Federation, Answers)
