@@ -24,6 +24,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from fed.statistics import bca, holm, paired_t, sign_flip
 Sums = Mapping[str, float]  # one user's additive statistics of one arm
 Values = NDArray[np.float64]
 
+# (a, b): b is meant to be the better, but for swapped, which is meant to be the worse
+PAIRS = (("base", "stage1"), ("stage1", "stage1+2"), ("base", "stage1+2"), ("stage1+2", "swapped"))
 POOLED = ("f1", "rmse")  # metrics without a value of one user
 ALPHA = 0.05  # false alarms allowed to a family
 INTERVALS: dict[str, Callable[[Values], tuple[float, float]]] = {"t": paired_t.interval, "bca": bca.interval}
@@ -66,10 +69,14 @@ class Comparison:
 
     @property
     def told_apart(self) -> bool:
-        """The interval leaves out zero, and p is below 5 % after the correction."""
-        if self.p is None or self.low is None or self.high is None:
-            return False
-        return self.p < ALPHA and (self.low > 0 or self.high < 0)
+        return told_apart(self.low, self.high, self.p)
+
+
+def told_apart(low: float | None, high: float | None, p: float | None) -> bool:
+    """The interval leaves out zero, and p is below 5 % after the correction; never without an interval."""
+    if low is None or high is None or p is None:
+        return False
+    return p < ALPHA and (low > 0 or high < 0)
 
 
 def user_values(task: Task, users: Sequence[Sums]) -> dict[str, Values]:
@@ -119,3 +126,33 @@ def corrected(family: Sequence[Comparison]) -> list[Comparison]:
     for those in places.values():
         p_of |= zip(those, holm.corrected([family[place].p_raw for place in those]), strict=True)
     return [dataclasses.replace(comparison, p=p_of[place]) for place, comparison in enumerate(family)]
+
+
+def of_arms(task: Task, users: Mapping[str, Mapping[str, Sums]]) -> list[dict[str, Any]]:
+    """The comparisons of a run's arms, for report.json: a row for each of `PAIRS` and metric that two arms have.
+
+    Args:
+        task: whose metrics.
+        users: user -> arm -> additive statistics.
+
+    Returns:
+        Rows of a, b, metric, difference (b minus a), low, high, p, p_raw, p_sign_flip, users. A pair's users are those
+        who have both arms. p is Holm's over all pairs of the metric.
+    """
+    known: dict[tuple[str, tuple[str, ...]], dict[str, Values]] = {}
+
+    def values(arm: str, those: tuple[str, ...]) -> dict[str, Values]:
+        if (arm, those) not in known:
+            known[arm, those] = user_values(task, [users[user][arm] for user in those])
+        return known[arm, those]
+
+    pairs, family = [], []
+    for a, b in PAIRS:
+        both = tuple(user for user in sorted(users) if all(users[user].get(arm, {}).get("tokens") for arm in (a, b)))
+        if both:
+            before, after = values(a, both), values(b, both)
+            for metric in before:
+                pairs.append((a, b))
+                family.append(compare(metric, after[metric] - before[metric]))
+    rows = zip(pairs, corrected(family), strict=True)
+    return [{"a": a, "b": b, **dataclasses.asdict(comparison)} for (a, b), comparison in rows]

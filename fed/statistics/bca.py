@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 DRAWS = 9999
 
 
-def interval(
-    differences: NDArray[np.float64], level: float = 0.95, *, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
+def interval(differences: NDArray[np.float64], level: float = 0.95, *, seed: int = 0) -> tuple[float, float]:
     """(low, high) of the mean.
 
     Args:
         differences: (n,) finite differences of n ≥ 2 users.
         level: how often the interval is to cover the true mean, where users are many.
-        draws: how often n users are drawn with replacement.
-        seed: of the draws.
+        seed: of the draws of n users with replacement.
 
     Raises:
         ValueError: fewer than two users.
@@ -40,12 +37,12 @@ def interval(
     square = (off**2).sum()
     if square == 0:
         return float(mean), float(mean)
-    counts = np.random.default_rng(seed).multinomial(users, np.full(users, 1 / users), size=draws)
+    counts = np.random.default_rng(seed).multinomial(users, np.full(users, 1 / users), size=DRAWS)
     means = counts @ differences / users
     # Half of the draws that hit the mean itself count as below it; a share of 0 or 1 has no Φ⁻¹.
-    share = ((means < mean).sum() + 0.5 * (means == mean).sum()) / draws
+    share = ((means < mean).sum() + 0.5 * (means == mean).sum()) / DRAWS
     normal = NormalDist()
-    bias = normal.inv_cdf(min(max(share, 1 / draws), 1 - 1 / draws))
+    bias = normal.inv_cdf(min(max(share, 1 / DRAWS), 1 - 1 / DRAWS))
     skew = float((off**3).sum() / (6 * square**1.5))
 
     def moved(tail: float) -> float:

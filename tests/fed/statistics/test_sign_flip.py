@@ -34,5 +34,13 @@ def test_drawn_sign_flips_are_close_to_all_of_them_and_the_same_for_a_seed(monke
     assert drawn == sign_flip.p_value(differences) != sign_flip.p_value(differences, seed=1)
 
 
+def test_the_size_of_a_block_decides_nothing_about_what_is_drawn_but_its_bytes(monkeypatch):
+    """Users whose signs fill whole bytes, so that blocks of any size cut the same stream."""
+    differences = np.random.default_rng(6).normal(0.2, 1, size=32)
+    once = sign_flip.p_value(differences)
+    monkeypatch.setattr(sign_flip, "BLOCK", 32 * 1000)
+    assert sign_flip.p_value(differences) == once
+
+
 def test_no_difference_at_all_is_no_evidence():
     assert sign_flip.p_value(np.zeros(8)) == 1.0 and sign_flip.p_value(np.zeros(20)) == 1.0
