@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Contracts with readers of report.json.
 KEYS = ("app", "method", "engine", "seed", "git", "base_model", "data", "settings")
-KEYS += ("arms", "users", "bytes", "parameters", "rounds", "seconds")
+KEYS += ("arms", "users", "comparisons", "bytes", "parameters", "rounds", "seconds")
 
 
 def main(path: Path) -> None:
@@ -22,6 +22,8 @@ def main(path: Path) -> None:
     assert all(math.isfinite(loss) for loss in losses.values()), losses
     assert losses["stage1"] < losses["base"], f"stage 1 must lower the loss: {losses}"
     assert len(report["users"]) >= 2 and len(report["rounds"]) == report["settings"]["rounds"]
+    pairs = {(row["a"], row["b"]) for row in report["comparisons"]}
+    assert {("base", "stage1"), ("stage1", "stage1+2"), ("base", "stage1+2")} <= pairs, pairs
     edit = 4 * report["parameters"]["stage1"]
     stage1 = report["bytes"]["stage1"]
     trained = sum(

@@ -1,8 +1,9 @@
 """A finished run as one HTML file that needs nothing else: no script, no font, no request to anywhere.
 
 The numbers come from the dictionary that becomes `report.json`, the charts from `charts.py`, the words from
-`tables.py`. Every string from outside (user ids, settings, names) is escaped, and a content security policy
-forbids scripts and loads should that ever fail. Deliberately absent: anything interactive beyond <details>.
+`tables.py` and `verdict.py`. Every string from outside (user ids, settings, names) is escaped, and a content
+security policy forbids scripts and loads should that ever fail. Deliberately absent: anything interactive beyond
+<details>.
 """
 
 import math
@@ -39,8 +40,8 @@ from server_strategy.report.tables import (
     human_bytes,
     metrics_of,
     value_of,
-    verdict,
 )
+from server_strategy.report.verdict import verdict
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -76,7 +77,7 @@ def _header(report: Report) -> str:
         "One run of the simulator: all users share a frozen language model. Stage 1 trains a collective part "
         "in federated rounds; stage 2 trains a private part for each user, which stays on the user's client."
     )
-    caution = faint("One seed: with few users and queries, a small difference can be chance.")
+    caution = faint("One seed: the intervals speak of other users, not of another training run.")
     return (
         f"<header><h1>{title}: federated personalization</h1>\n"
         f'{what}{html_facts(facts)}</header>\n<section class="card verdict">{sentences}{caution}</section>'

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fed.answering import comparisons
 from fed.answering.evaluation import ARMS, arm_scores
 from fed.communication.ledger import Ledger
 from fed.lamp.tasks import get_task
@@ -89,6 +90,7 @@ def build(
         "settings": settings.as_config(),
         "arms": arms,
         "users": users,
+        "comparisons": comparisons.of_arms(task, statistics),
         "bytes": ledger.totals(),
         "parameters": {
             "stage1": _count(method.collective_shapes()),

@@ -27,7 +27,7 @@ from fed.privacy.tensor_files import save_tensors
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import Federation
 from server_strategy.grid.work_time import WorkTime
-from server_strategy.report import page, report, tables
+from server_strategy.report import comparisons, page, report, tables, verdict
 
 
 def say(text: str) -> None:
@@ -133,6 +133,8 @@ class RunLog:
         self.ledger.write_csv(self._folder / "bytes.csv")
         page.write_page(content, self._folder / "report.html")
         write_text(self._folder / "report.json", report.as_json(content))
-        say(tables.render([tables.arms_table(content), tables.bytes_table(content)]))
+        arms, differences = tables.arms_table(content), comparisons.comparisons_table(content)
+        say(tables.render([arms, differences, tables.bytes_table(content)]))
+        say(verdict.verdict(content)[0])
         say(f"report: {self._folder / 'report.json'}")
         return content

@@ -1,4 +1,4 @@
-"""A finished run as plain-text tables and a verdict, in the words that every view of a report shares.
+"""A finished run as plain-text tables, in the words that every view of a report shares.
 
 The arms table compares what is evaluated (base, stage 1, stage 1 + 2, and stage 1 + another user's stage 2);
 the bytes table gives the three sizes of what crossed (payload: tensor bytes; record: with array headers and
@@ -114,92 +114,6 @@ def bytes_total(report: Report) -> dict[str, int]:
     """The sums over all phases and both ways."""
     rows = bytes_rows(report)
     return {key: sum(counts[key] for _, _, counts in rows) for key in (*SIZES, "messages")}
-
-
-COMPARISONS = (
-    ("stage1", "base"),
-    ("stage1+2", "stage1"),
-    ("stage1+2", "swapped"),
-)  # the first should be the better
-
-
-def users_better(report: Report, metric: Metric, arm: str, against: str) -> tuple[int, int, int]:
-    """How many users one arm is better, worse and equal for than another, where both were computed."""
-    users = [user.get("arms") or {} for user in report.get("users") or []]
-    gains = [metric.gain(value_of(arms, arm, metric), value_of(arms, against, metric)) for arms in users]
-    known = [gain for gain in gains if gain is not None]
-    return sum(gain > 0 for gain in known), sum(gain < 0 for gain in known), sum(gain == 0 for gain in known)
-
-
-def verdict(report: Report) -> list[str]:
-    """What the run shows, in sentences made from its numbers alone, and where the expected order fails."""
-    metrics = metrics_of(report)
-    if not metrics:
-        return ["No arm could be computed, so there is nothing to compare."]
-    metric, arms = metrics[0], report["arms"]
-    base, one, own, swapped = (value_of(arms, arm, metric) for arm in ARMS)
-    digits = _digits(base, one, own, swapped)
-    sentences = []
-    for name, value in (("Stage 1 + 2", own), ("Stage 1", one)):
-        if value is not None and base is not None:
-            sentences.append(f"{name} {_moves(metric, base, value, digits)}.")
-            break
-    else:
-        sentences.append(f"There is no {metric.label} to compare with the base model.")
-    if own is not None and one is not None:
-        gain = metric.gain(own, one)
-        alone = f"stage 1 alone reaches {one:.{digits}f}"
-        if gain is not None and gain > 0:
-            sentences.append(f"The private part helps: {alone}.")
-        else:
-            sentences.append(f"The private part does not help on average: {alone}.")
-    if own is not None and swapped is not None:
-        gain = metric.gain(own, swapped)
-        moves = _moves(metric, own, swapped, digits).removesuffix(" (worse)")
-        if gain is not None and gain > 0:
-            sentences.append(f"Swapping users' private parts {moves}, as it should if they are personal.")
-        else:
-            sentences.append(f"Swapping users' private parts {moves}: this run does not show that they are personal.")
-        users = [user.get("arms") or {} for user in report.get("users") or []]
-        unswapped = sum(bool(arms.get("stage1+2")) and not arms.get("swapped") for arms in users)
-        if unswapped:
-            sentences.append(
-                f"{unswapped:,} of {len(users):,} users had nobody to swap with: the swapped average leaves "
-                "them out, so compare own with swapped user by user."
-            )
-    elif own is not None:
-        sentences.append("There is no swap test: it needs two users with private parts on one SuperNode.")
-    failures = [
-        f"{metric.label}: {ARMS[arm]} is not better than {ARMS[against]}"
-        for metric in metrics
-        for arm, against in COMPARISONS
-        if (pair := (value_of(arms, arm, metric), value_of(arms, against, metric)))
-        and None not in pair
-        and not (metric.gain(*pair) or 0) > 0
-    ]
-    if failures:
-        sentences.append(f"The expected order does not hold everywhere ({'; '.join(failures)}).")
-    elif None not in (base, one, own, swapped):
-        sentences.append(
-            "Every metric keeps the expected order: base, stage 1, stage 1 + 2, and own better than swapped."
-        )
-    return sentences
-
-
-def _digits(*values: float | None) -> int:
-    """The fewest decimals, two to four, at which different values still look different."""
-    different = {value for value in values if value is not None}
-    return next((digits for digits in (2, 3) if len({f"{v:.{digits}f}" for v in different}) == len(different)), 4)
-
-
-def _moves(metric: Metric, before: float, after: float, digits: int) -> str:
-    if not math.isfinite(after - before):
-        return f"has {metric.label} {after:.{digits}f} after {before:.{digits}f} (no finite difference)"
-    if after == before:
-        return f"leaves {metric.label} at {after:.{digits}f}"
-    verb = "lowers" if after < before else "raises"
-    worse = "" if (metric.gain(after, before) or 0) > 0 else " (worse)"
-    return f"{verb} {metric.label} from {before:.{digits}f} to {after:.{digits}f}{worse}"
 
 
 def arms_table(report: Report) -> Table:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from clients.node import Node
 from clients.node_config import NodeConfig
+from fed.answering.comparisons import PAIRS
 from fed.base import model as base_model
 from fed.communication import costs
 from fed.communication.ledger import PHASES
@@ -58,6 +59,9 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
+    compared = {(row["a"], row["b"]) for row in report["comparisons"]}
+    assert compared == {pair for pair in PAIRS if set(pair) <= arms}
+    assert {row["users"] for row in report["comparisons"]} == ({len(report["users"])} if compared else set())
     assert method in (folder / "report.html").read_text(encoding="utf-8")
 
 

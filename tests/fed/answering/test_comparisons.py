@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fed.answering.comparisons import compare, corrected, user_values
+from fed.answering.comparisons import compare, corrected, of_arms, user_values
 from fed.answering.evaluation import arm_scores
 from fed.lamp import metrics
 from fed.lamp.tasks import get_task
@@ -107,3 +107,55 @@ def test_equal_arms_differ_in_rmse_by_the_jackknife_in_less_than_8_percent():
 
     told = [compare("rmse", values(a) - values(b)).told_apart for a, b in zip(*squares, strict=True)]
     assert 0.03 < np.mean(told) < 0.08
+
+
+def arms_of(losses, user_names="abcd"):
+    """user -> arm -> sums, from arm -> each user's loss per token (None: the user lacks the arm)."""
+    return {
+        name: {arm: {"nll": 4.0 * of[i], "tokens": 4.0} for arm, of in losses.items() if of[i] is not None}
+        for i, name in enumerate(user_names)
+    }
+
+
+def test_a_runs_arms_are_compared_pair_by_pair_as_b_minus_a():
+    losses = {"base": (5, 6, 7, 8), "stage1": (4, 4, 4, 4), "stage1+2": (3, 2, 4, 3), "swapped": (4, 4, 4, 5)}
+    rows = of_arms(TWEETS, arms_of(losses))
+    assert [(row["a"], row["b"], row["difference"], row["users"]) for row in rows] == [
+        ("base", "stage1", -2.5, 4),
+        ("stage1", "stage1+2", -1.0, 4),
+        ("base", "stage1+2", -3.5, 4),
+        ("stage1+2", "swapped", 1.25, 4),
+    ]
+    assert set(rows[0]) == {"a", "b", "metric", "difference", "low", "high", "p", "p_raw", "p_sign_flip", "users"}
+    lone = compare("loss_per_token", np.array([-1.0, -2.0, -3.0, -4.0]))
+    assert (rows[0]["low"], rows[0]["high"], rows[0]["p_raw"]) == (lone.low, lone.high, lone.p_raw)
+    assert [row["p"] for row in rows] == corrected_by_hand([row["p_raw"] for row in rows])
+
+
+def corrected_by_hand(p_values):
+    order = sorted(p_values)
+    steps = [min(1, (len(order) - k) * p) for k, p in enumerate(order)]
+    return [max(steps[: order.index(p) + 1]) for p in p_values]
+
+
+def test_a_pair_has_the_users_who_have_both_arms_and_none_is_no_row():
+    losses = {"base": (5, 6, 7, 9), "stage1": (4, 4, 4, None), "stage1+2": (3, 2, None, 3), "swapped": (None,) * 4}
+    rows = {(row["a"], row["b"]): row for row in of_arms(TWEETS, arms_of(losses))}
+    assert {pair: row["users"] for pair, row in rows.items()} == {
+        ("base", "stage1"): 3, ("stage1", "stage1+2"): 2, ("base", "stage1+2"): 3,
+    }  # fmt: skip
+    assert rows["base", "stage1+2"]["difference"] == pytest.approx((-2 - 4 - 6) / 3)
+
+
+def test_one_user_is_compared_without_an_interval_and_nobody_not_at_all():
+    (row,) = of_arms(TWEETS, arms_of({"base": (5,), "stage1": (4,)}, "a"))
+    assert (row["difference"], row["low"], row["p"], row["users"]) == (-1.0, None, None, 1)
+    assert of_arms(TWEETS, {}) == []
+
+
+def test_every_metric_that_two_arms_have_is_compared():
+    users = {
+        name: {"base": sums(NEWS, ["crime"], ["crime"]), "stage1": sums(NEWS, ["crime"], [answer])}
+        for name, answer in (("a", "crime"), ("b", "travel"))
+    }
+    assert [row["metric"] for row in of_arms(NEWS, users)] == ["loss_per_token", "accuracy", "f1"]

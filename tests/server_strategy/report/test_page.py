@@ -8,12 +8,25 @@ from html.parser import HTMLParser
 
 import pytest
 
+from fed.answering.comparisons import PAIRS
 from server_strategy.report import charts
 from server_strategy.report.page import write_page
 from server_strategy.report.tables import METRICS
 
 METRIC_KEYS = {"LaMP_4": ("rouge1", "rougeL"), "LaMP_2N": ("accuracy", "f1"), "LaMP_3": ("mae", "rmse")}
 LOSSES = {"base": 4.6081, "stage1": 3.8762, "stage1+2": 3.8293, "swapped": 3.8944}
+
+
+def comparisons(task, users, rng):
+    """Made-up rows, every third told apart."""
+    rows = []
+    for a, b in PAIRS:
+        for metric in ("loss_per_token", *METRIC_KEYS[task]):
+            gap, p = rng.uniform(-1, 1), (0.01, 0.2, 0.9)[len(rows) % 3]
+            half = abs(gap) * (0.5 if p == 0.01 else 1.5)
+            rows.append({"a": a, "b": b, "metric": metric, "difference": gap, "low": gap - half, "high": gap + half,
+                         "p": p, "p_raw": p / 4, "p_sign_flip": p / 3, "users": users})  # fmt: skip
+    return rows
 
 
 def report(users=6, task="LaMP_4", *, swapped=True):
@@ -43,6 +56,7 @@ def report(users=6, task="LaMP_4", *, swapped=True):
         "settings": {"average": "svd", "learning-rate": 0.001, "prompt": "{input}\nheadline:"},
         "arms": arms(0),
         "users": [{"user_id": f"user-{number}", "arms": arms(1)} for number in range(users)],
+        "comparisons": comparisons(task, users, rng),
         "bytes": {
             "stage1": {"down": way(276_801, 50), "up": way(276_802, 51)},
             "stage2": {"down": way(5_536, 6), "up": {"payload": 0, "record": 0, "wire": 480, "messages": 6}},
@@ -112,6 +126,26 @@ def test_every_number_of_the_arms_is_on_the_page(html, task):
             assert f">{value:.4f}<" in page, (arm, key)
             assert f">{value:.3f}</text>" in page, (arm, key)  # and in a chart
             assert labels[key] in page
+
+
+@pytest.mark.parametrize("task", METRIC_KEYS)
+def test_every_comparison_is_on_the_page_with_its_interval_p_users_and_word(html, task):
+    one = report(task=task)
+    page = html(one).replace("−", "-")
+    for row in one["comparisons"]:
+        numbers = f">{row['difference']:+.4f}<small>{row['low']:+.4f} to {row['high']:+.4f}</small><"
+        assert f"{numbers}/td><td>{row['p']:.3f}</td><td>6<small>" in page, row
+    assert page.count("not told apart") >= sum(row["p"] > 0.05 for row in one["comparisons"])
+    words = re.findall(r"<strong>(better|worse)</strong>", page)
+    assert len(words) == sum(row["p"] < 0.05 for row in one["comparisons"])
+    assert "Holm" in page and "swapped - stage 1 + 2" in page
+
+
+def test_a_report_without_comparisons_still_has_a_page(html):
+    one = report()
+    del one["comparisons"]
+    page = html(one)
+    assert "cannot be told" in page and "Holm" not in page
 
 
 def test_facts_bytes_rounds_and_settings_are_on_the_page(usual):

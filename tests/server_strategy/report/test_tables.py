@@ -1,10 +1,18 @@
-"""The plain-text tables and the verdict: exact sizes, honest comparisons, missing arms."""
+"""The plain-text tables: exact sizes, the best arm, missing arms."""
 
 import math
 
 import pytest
 
-from server_strategy.report.tables import arms_table, best_arms, bytes_table, human_bytes, metrics_of, render, verdict
+from server_strategy.report.tables import (
+    arms_table,
+    best_arms,
+    bytes_table,
+    human_bytes,
+    metrics_of,
+    p_shown,
+    render,
+)
 
 
 def report(base, stage1, both, swapped, **extra):
@@ -88,43 +96,7 @@ def test_markup_in_a_phase_name_is_printed_as_it_is():
     assert "[red]odd[/red]" in render([bytes_table(report(1, 1, 1, 1, bytes=odd))])
 
 
-def test_the_verdict_of_a_run_in_the_expected_order():
-    assert verdict(report(4.608, 3.876, 3.829, 3.894)) == [
-        "Stage 1 + 2 lowers loss per token from 4.61 to 3.83.",
-        "The private part helps: stage 1 alone reaches 3.88.",
-        "Swapping users' private parts raises loss per token from 3.83 to 3.89, as it should if they are personal.",
-        "Every metric keeps the expected order: base, stage 1, stage 1 + 2, and own better than swapped.",
-    ]
-
-
-def test_the_verdict_says_so_where_the_order_does_not_hold():
-    text = " ".join(verdict(report(2.220, 0.972, 0.982, 0.981)))
-    assert "The private part does not help on average: stage 1 alone reaches 0.972." in text
-    assert "lowers loss per token from 0.982 to 0.981: this run does not show that they are personal." in text
-    assert "loss per token: stage 1 + 2 is not better than stage 1" in text
-    assert "loss per token: stage 1 + 2 is not better than swapped" in text
-    assert "keeps the expected order" not in text
-
-
-def test_the_verdict_of_a_run_that_made_the_model_worse():
-    assert verdict(report(2.0, 2.5, 3.0, 2.9))[0] == "Stage 1 + 2 raises loss per token from 2.00 to 3.00 (worse)."
-
-
-def test_the_verdict_without_a_swap_test_or_without_stage_2_claims_nothing_about_it():
-    no_swap = " ".join(verdict(report(4.6, 3.9, 3.8, None)))
-    assert "There is no swap test" in no_swap and "expected order" not in no_swap
-    assert verdict(report(4.6, 3.9, None, None)) == ["Stage 1 lowers loss per token from 4.60 to 3.90."]
-    assert verdict(report(None, None, None, None)) == ["No arm could be computed, so there is nothing to compare."]
-
-
-def test_the_verdict_warns_when_the_swapped_average_is_over_fewer_users():
-    one = {"loss_per_token": 1.0}
-    users = [{"arms": {"stage1+2": one, "swapped": one}}, {"arms": {"stage1+2": one, "swapped": None}}]
-    text = " ".join(verdict(report(4.6, 3.9, 3.8, 3.9, users=users)))
-    assert "1 of 2 users had nobody to swap with" in text
-    assert "nobody to swap" not in " ".join(verdict(report(4.6, 3.9, 3.8, 3.9, users=users[:1])))
-
-
-def test_the_verdict_of_a_diverged_run_does_not_praise_it():
-    text = " ".join(verdict(report(4.6, 3.9, math.nan, 3.8)))
-    assert "no finite difference" in text and "does not help" in text and "does not hold" in text
+def test_a_p_value_is_never_written_as_zero():
+    assert [p_shown(p) for p in (None, 0.0, 0.00099, 0.001, 0.0487, 1.0)] == [
+        "–", "<0.001", "<0.001", "0.001", "0.049", "1.000",
+    ]  # fmt: skip
