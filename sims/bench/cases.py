@@ -32,7 +32,7 @@ def bench_cache(
     blocks = base.skeleton.layers
     shape = EditShape((first, (first + blocks) // 2), 4, base.skeleton.hidden_size)
     pool = some_rows(base, users * rows)
-    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    user_rows = [pool[u * rows : (u + 1) * rows] for u in range(users)]
     later: dict[str, list[float]] = {}
 
     def run(name: str, limit: int) -> None:
@@ -42,7 +42,7 @@ def bench_cache(
         ends: list[float] = []
         draws = [generator(0, "bench", u) for u in range(users)]
         stack = EditStack(Layer(bank, EVERYWHERE))
-        training.train(base, stack, own, draws, plan, on_step=lambda *_: ends.append(now(base.device)))
+        training.train(base, stack, user_rows, draws, plan, on_step=lambda *_: ends.append(now(base.device)))
         later.setdefault(name, []).append((ends[-1] - ends[0]) / (len(ends) - 1))
 
     for repeat in range(repeats + 1):
@@ -86,16 +86,16 @@ def bench_prefix(
 
         return run
 
-    found = in_turn({"computed": engine(states), "read once": engine(CACHE_BYTES)}, repeats, tick, base.device)
-    pairs = zip(found["computed"].losses or [], found["read once"].losses or [], strict=True)
+    timings = in_turn({"computed": engine(states), "read once": engine(CACHE_BYTES)}, repeats, tick, base.device)
+    pairs = zip(timings["computed"].losses or [], timings["read once"].losses or [], strict=True)
     return {
         "users": users,
         "rows": rows,
         "positions": "l3",
         "tokens": TOKENS,
         "prefix_tokens": sum(prefix_cache.lengths(pool, where)) / len(pool),
-        "engines": {name: one.as_json() for name, one in found.items()},
-        "read_once_over_computed": ratio(found["read once"], found["computed"]),
+        "engines": {name: timed.as_json() for name, timed in timings.items()},
+        "read_once_over_computed": ratio(timings["read once"], timings["computed"]),
         "worst_difference": max(abs(x / y - 1) for a, b in pairs for x, y in zip(a, b, strict=True)),
     }
 
@@ -115,19 +115,19 @@ def bench_generation(
     def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
         texts[name] = []
         for who in groups:
-            asked = [EditedRow(rows[u], (u,)) for u in who]
-            texts[name] += generate(base, asked, stack, decoding, token_budget=users * 64)
+            edited = [EditedRow(rows[u], (u,)) for u in who]
+            texts[name] += generate(base, edited, stack, decoding, token_budget=users * 64)
         return 16 * users, None
 
     engines: dict[str, Engine] = {
         "one by one": lambda: run("one by one", [[u] for u in range(users)]),
         "mixed": lambda: run("mixed", [range(users)]),
     }
-    found = in_turn(engines, repeats, tick, base.device)
+    timings = in_turn(engines, repeats, tick, base.device)
     return {
         "rows": users,
-        "engines": {name: one.as_json() for name, one in found.items()},
-        "mixed_over_one_by_one": ratio(found["mixed"], found["one by one"]),
+        "engines": {name: timed.as_json() for name, timed in timings.items()},
+        "mixed_over_one_by_one": ratio(timings["mixed"], timings["one by one"]),
         "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
     }
 
@@ -153,13 +153,13 @@ def bench_profile(
     def pyreft() -> tuple[int, list[list[float]]]:
         return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
 
-    found = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
+    timings = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
     tick("profile")
     spent = shares(ours, base.device)
     tick("bare products")
     flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
     bare = product_speed(base, plan.batch_size * TOKENS)
-    rates = {name: statistics.median(one.rates) for name, one in found.items()}
+    rates = {name: statistics.median(timed.rates) for name, timed in timings.items()}
     return {
         "rows": rows,
         "shares": spent,
@@ -167,7 +167,7 @@ def bench_profile(
         "tokens_per_second": rates,
         "product_flops_per_second": bare,
         "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
-        "ours_over_pyreft": ratio(found["ours"], found["pyreft"]),
+        "ours_over_pyreft": ratio(timings["ours"], timings["pyreft"]),
         "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
         "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
     }

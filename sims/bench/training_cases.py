@@ -40,9 +40,9 @@ def some_rows(base: BaseModel, count: int) -> list[Row]:
     rows = []
     for i in range(count):
         start = i * (TOKENS - 1) % (len(tokens) - TOKENS)
-        own = tokens[start : start + TOKENS - 1]
+        piece = tokens[start : start + TOKENS - 1]
         cut = TOKENS - LABELS
-        rows.append(Row(tuple(own[:cut]), (*own[cut:], int(base.tokenizer.eos_token_id))))
+        rows.append(Row(tuple(piece[:cut]), (*piece[cut:], int(base.tokenizer.eos_token_id))))
     return rows
 
 
@@ -72,7 +72,7 @@ def bench_training(
     # The same edits, rows and minibatches for all.
     shape = EditShape(layers, 4, base.skeleton.hidden_size)
     pool = some_rows(base, users * rows)
-    own = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    user_rows = [pool[u * rows : (u + 1) * rows] for u in range(users)]
     few = range(min(timed, users))
     plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
 
@@ -87,7 +87,7 @@ def bench_training(
         CACHE.clear()
         for who in groups:
             stack = EditStack(Layer(edits(who), EVERYWHERE))
-            losses += training.train(base, stack, [own[u] for u in who], draws(who), plan)
+            losses += training.train(base, stack, [user_rows[u] for u in who], draws(who), plan)
         return plan.epochs * rows * TOKENS * len(losses), [result.step_losses for result in losses]
 
     def alone(fit: Callable[[int], list[float]]) -> tuple[int, list[list[float]]]:
@@ -95,35 +95,35 @@ def bench_training(
 
     # Each engine, in turn.
     engines: dict[str, Engine] = {
-        "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), own[u], plan, draws([u])[0])),
-        "peft": lambda: alone(lambda u: lora_alone(base, own[u], plan, draws([u])[0])),
+        "pyreft": lambda: alone(lambda u: pyreft_alone(base, edits([u]), user_rows[u], plan, draws([u])[0])),
+        "peft": lambda: alone(lambda u: lora_alone(base, user_rows[u], plan, draws([u])[0])),
         "alone": lambda: ours([[u] for u in few]),
         "together": lambda: ours([range(users)]),
     }
-    found = in_turn(engines, repeats, tick, base.device)
-    fair = compare_losses(found)
+    timings = in_turn(engines, repeats, tick, base.device)
+    fair = compare_losses(timings)
     return {
         "users": users,
         "rows": rows,
         "timed_users": len(few),
-        "engines": {name: one.as_json() for name, one in found.items()},
+        "engines": {name: timed.as_json() for name, timed in timings.items()},
         "users_per_minute": {
-            n: 60 / (plan.epochs * rows * TOKENS) * statistics.median(t.rates) for n, t in found.items()
+            n: 60 / (plan.epochs * rows * TOKENS) * statistics.median(t.rates) for n, t in timings.items()
         },
-        "alone_over_pyreft": ratio(found["alone"], found["pyreft"]),
-        "alone_over_peft": ratio(found["alone"], found["peft"]),
-        "together_over_pyreft": ratio(found["together"], found["pyreft"]),
-        "together_over_alone": ratio(found["together"], found["alone"]),
+        "alone_over_pyreft": ratio(timings["alone"], timings["pyreft"]),
+        "alone_over_peft": ratio(timings["alone"], timings["peft"]),
+        "together_over_pyreft": ratio(timings["together"], timings["pyreft"]),
+        "together_over_alone": ratio(timings["together"], timings["alone"]),
         **fair,
     }
 
 
-def compare_losses(found: dict[str, Timed]) -> dict[str, float]:
+def compare_losses(timings: dict[str, Timed]) -> dict[str, float]:
     """That nobody wins by computing something else: relative differences of the timed users' step losses."""
 
     def worst(a: str, b: str, steps: slice) -> float:
-        pairs = zip(found[a].losses or [], found[b].losses or [], strict=False)
-        return max(abs(x / y - 1) for own, other in pairs for x, y in zip(own[steps], other[steps], strict=True))
+        pairs = zip(timings[a].losses or [], timings[b].losses or [], strict=False)
+        return max(abs(x / y - 1) for ours, theirs in pairs for x, y in zip(ours[steps], theirs[steps], strict=True))
 
     return {
         "together_against_alone_worst": worst("alone", "together", slice(None)),

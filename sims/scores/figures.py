@@ -15,7 +15,9 @@ WIDTH, LEFT, RIGHT, ROW, HEAD, FOOT = 560, 190, 20, 22, 14, 40
 def intervals(gaps: Sequence[dict[str, Any]]) -> str:
     """One metric's differences, a row each; the words say on which side the first method is better.
 
-    gaps: rows of `scores.rows.differences` of one task and one metric, at least one. One without interval has no mark.
+    Args:
+        gaps: rows of `scores.rows.differences` of one task and one metric, at least one; one without interval has no
+            mark.
     """
     metric = _METRICS[gaps[0]["metric"]]
     marked = [gap for gap in gaps if gap["low"] is not None]

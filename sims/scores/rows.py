@@ -45,15 +45,19 @@ def arm_in(table: int, label: str, report: Report) -> str | None:
 
 
 def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
-    """One row per table, task and method. reports: (task, method) -> a report per seed."""
-    found = []
+    """One row per table, task and method.
+
+    Args:
+        reports: (task, method) -> a report per seed.
+    """
+    table_rows = []
     for table in TITLES:
         for (task, label), seeds in reports.items():
             arm = arm_in(table, label, seeds[0])
             if arm is None:
                 continue
             first = seeds[0]
-            own = {2: first["parameters"]["stage1"], 3: first["parameters"]["stage2"]}.get(
+            parameters = {2: first["parameters"]["stage1"], 3: first["parameters"]["stage2"]}.get(
                 table, first["parameters"]["stage1"] + first["parameters"]["stage2"]
             )
             oppu = cost("oppu", skeleton(first["settings"]["base-model"]))
@@ -61,22 +65,22 @@ def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
                 table, oppu.federated_parameters + oppu.private_parameters
             )
             metrics = ("loss_per_token", *get_task(task).metrics)
-            found.append(
+            table_rows.append(
                 {
                     "table": table,
                     "task": task,
                     "method": label,
                     "arm": arm,
-                    "seeds": [one["seed"] for one in seeds],
-                    "scores": {m: spread([one["arms"][arm].get(m) for one in seeds]) for m in metrics},
-                    "parameters": own,
-                    "percent_of_base": 100 * own / first["parameters"]["base"],
-                    "less_than_oppu_percent": 100 * (1 - own / theirs) if own else None,
-                    "payload_bytes": spread([payload(one) for one in seeds]),
-                    "seconds": spread([one["seconds"].get("total") for one in seeds]),
+                    "seeds": [report["seed"] for report in seeds],
+                    "scores": {m: spread([report["arms"][arm].get(m) for report in seeds]) for m in metrics},
+                    "parameters": parameters,
+                    "percent_of_base": 100 * parameters / first["parameters"]["base"],
+                    "less_than_oppu_percent": 100 * (1 - parameters / theirs) if parameters else None,
+                    "payload_bytes": spread([payload(report) for report in seeds]),
+                    "seconds": spread([report["seconds"].get("total") for report in seeds]),
                 }
             )
-    return found
+    return table_rows
 
 
 def payload(report: Report) -> int:

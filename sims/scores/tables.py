@@ -28,9 +28,12 @@ WAYS = {"t": "paired t", "bca": "BCa bootstrap, p by sign flips"}
 
 @dataclass
 class Section:
-    """A titled table of texts. best: (row, column) of the cells to mark. is_main: shown on the terminal too.
+    """A titled table of texts.
 
-    figures: inline SVG, for the page alone.
+    Attributes:
+        best: (row, column) of the cells to mark.
+        is_main: shown on the terminal too.
+        figures: inline SVG, for the page alone.
     """
 
     title: str
@@ -44,19 +47,19 @@ class Section:
 
 def sections(results: dict[str, Any]) -> list[Section]:
     """All tables of a comparison, in the order of the page."""
-    found = []
+    shown = []
     for table, title in TITLES.items():
         rows = [row for row in results["rows"] if row["table"] == table]
         if rows:
-            found.append(_matrix(title, rows))
+            shown.append(_matrix(title, rows))
             # With few queries the answers' scores are coarse; the loss on every token of the golds tells methods apart.
-            found.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
-            found += _details(title, rows)
-    found += _differences(results["differences"], results["run"]["interval"])
+            shown.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
+            shown += _details(title, rows)
+    shown += _differences(results["differences"], results["run"]["interval"])
     if results["missing"]:
-        lost = [[one["task"], one["method"], str(one["seed"]), one["reason"]] for one in results["missing"]]
-        found.append(Section("Cells that did not finish", ["task", "method", "seed", "why"], lost))
-    return found
+        lost = [[cell["task"], cell["method"], str(cell["seed"]), cell["reason"]] for cell in results["missing"]]
+        shown.append(Section("Cells that did not finish", ["task", "method", "seed", "why"], lost))
+    return shown
 
 
 def _matrix(title: str, rows: Sequence[dict[str, Any]], *, loss: bool = False) -> Section:
@@ -66,22 +69,22 @@ def _matrix(title: str, rows: Sequence[dict[str, Any]], *, loss: bool = False) -
     keys = {task: ("loss_per_token",) if loss else get_task(task).metrics for task in tasks}
     columns = [(task, _METRICS[key]) for task in tasks for key in keys[task]]
     by = {(row["method"], row["task"]): row for row in rows}
-    spreads = [[by.get((one, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for one in labels]
+    spreads = [[by.get((label, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for label in labels]
     head = ["method", *(f"{task} {'↓' if loss else metric.label + _arrow(metric)}" for task, metric in columns)]
-    cells = [[label, *map(_spread, own)] for label, own in zip(labels, spreads, strict=True)]
+    cells = [[label, *map(_spread, method_spreads)] for label, method_spreads in zip(labels, spreads, strict=True)]
     best = {
         (row, place + 1)
         for place, (_, metric) in enumerate(columns)
-        for row in _best([own[place] for own in spreads], metric)
+        for row in _best([method_spreads[place] for method_spreads in spreads], metric)
     }
     seeds = max((len(row["seeds"]) for row in rows), default=0)
     return Section(title, head, cells, best, f"mean ± standard deviation over seeds, up to {seeds}; * the best mean")
 
 
 def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
-    found = []
+    shown = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        own = [row for row in rows if row["task"] == task]
+        task_rows = [row for row in rows if row["task"] == task]
         metrics = [_METRICS[key] for key in ("loss_per_token", *get_task(task).metrics)]
         head = ["method", *(f"{metric.label}{_arrow(metric)}" for metric in metrics)]
         head += ["seeds", "parameters", "of the base", "less than OPPU's", "payload, all users", "seconds"]
@@ -96,15 +99,15 @@ def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
                 human_bytes(row["payload_bytes"]["mean"]),
                 NONE if row["seconds"]["mean"] is None else f"{row['seconds']['mean']:.0f}",
             ]
-            for row in own
+            for row in task_rows
         ]
         best = {
             (row, place + 1)
             for place, metric in enumerate(metrics)
-            for row in _best([one["scores"][metric.key] for one in own], metric)
+            for row in _best([scored["scores"][metric.key] for scored in task_rows], metric)
         }
-        found.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best, is_main=False))
-    return found
+        shown.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best, is_main=False))
+    return shown
 
 
 def _differences(gaps: Sequence[dict[str, Any]], interval: str) -> list[Section]:
@@ -149,7 +152,7 @@ def _spread(value: dict[str, float | None] | None) -> str:
 
 
 def _best(column: Sequence[dict[str, float | None] | None], metric: Metric) -> list[int]:
-    means = {row: one["mean"] for row, one in enumerate(column) if one and one["mean"] is not None}
+    means = {row: spread["mean"] for row, spread in enumerate(column) if spread and spread["mean"] is not None}
     known = {row: mean for row, mean in means.items() if mean is not None}
     if len(known) < 2:
         return []
@@ -203,7 +206,7 @@ def html(results: dict[str, Any]) -> str:
     for section in sections(results):
         parts.append(f'<h2>{escape(section.title)}</h2><div class="card scroll"><table class="tight">')
         parts.append(
-            "<thead><tr>" + "".join(f"<th>{escape(one)}</th>" for one in section.head) + "</tr></thead><tbody>"
+            "<thead><tr>" + "".join(f"<th>{escape(name)}</th>" for name in section.head) + "</tr></thead><tbody>"
         )
         for number, row in enumerate(section.rows):
             cells = (
