@@ -4,6 +4,6 @@ app               the ServerApp
 run               one run: greeting, stage 1, hand-out, stage 2, evaluation, report
 personalization   after stage 1: hand out the collective edit, have users train and test
 grid/             the SuperNodes: who they are, users shown as nodes, messages packed and counted
-rounds/           the rounds of stage 1: strategy, sampling, steps between messages and average
-report/           what a run leaves: report.json, tables, charts, a page
+rounds/           the rounds of stage 1: strategy, sampling, steps
+report/           what a run prints and leaves: its log, report.json, tables, charts, a page
 """

@@ -19,49 +19,61 @@ def hand_out(
 ) -> tuple[str, list[str]]:
     """Give every user the final collective edit (counted as stage 1).
 
-    Returns (its fingerprint as the users see it, the users who hold it now); a user who does not is named in a warning
-    and takes no further part.
+    Args:
+        grid: the users as nodes.
+        users: who is handed the edit.
+        arrays: the edit, as strategies see it.
+        warn: called with a line about each user who did not take it; such a user takes no further part.
+    Returns:
+        (the edit's fingerprint as the users see it, the users who hold it now).
+    Raises:
+        RunError: nobody took it, or two users hold different edits.
     """
     replies = grid.send(users, RecordDict({"arrays": arrays}), "query.adopt")
-    good = _some_or_stop(replies, users, "take the collective edit", warn)
-    names = {str(reply.content["node"]["collective"]) for reply in good.values()}
-    if len(names) != 1:
-        raise RunError(f"all users must hold one collective edit, got {len(names)} different ones")
-    return names.pop(), list(good)
+    valid_replies = _some_or_stop(replies, users, "take the collective edit", warn)
+    fingerprints = {str(reply.content["node"]["collective"]) for reply in valid_replies.values()}
+    if len(fingerprints) != 1:
+        raise RunError(f"all users must hold one collective edit, got {len(fingerprints)} different ones")
+    return fingerprints.pop(), list(valid_replies)
 
 
 def personalize(
     grid: UserGrid, users: Sequence[str], collective: str, warn: Callable[[str], None]
 ) -> tuple[list[str], list[dict[str, float]]]:
-    """Stage 2. Returns (the users that trained, per epoch {"epoch", "loss"}: the mean over rows of all users).
+    """Stage 2: each user trains its private tensors and keeps them.
 
-    A user that fails is named in a warning and goes on without private tensors; RunError where all fail.
+    Args:
+        grid: the users as nodes.
+        users: who trains.
+        collective: the fingerprint of the edit that they train on top of.
+        warn: called with a line about each user who could not; such a user goes on without private tensors.
+    Returns:
+        (the users that trained, per epoch {"epoch", "loss"}: the mean over rows of all users).
+    Raises:
+        RunError: all fail.
     """
     grid.phase, grid.round = "stage2", 0
     content = RecordDict({"config": ConfigRecord({"collective": collective})})
     replies = grid.send(users, content, "train.personalize")
-    good = _some_or_stop(replies, users, "train private vectors", warn)
-    metrics = [_numbers(reply) for reply in good.values()]
+    valid_replies = _some_or_stop(replies, users, "train private vectors", warn)
+    metrics = [_numbers(reply) for reply in valid_replies.values()]
     epochs = sorted(key for key in metrics[0] if key.startswith("epoch-"))
     losses = []
     for number, key in enumerate(epochs, 1):
-        total = math.fsum(m["num-examples"] for m in metrics)
-        mean = math.fsum(m["num-examples"] * m[key] for m in metrics) / total
+        rows = math.fsum(of_user["num-examples"] for of_user in metrics)
+        mean = math.fsum(of_user["num-examples"] * of_user[key] for of_user in metrics) / rows
         losses.append({"epoch": number, "loss": mean})
-    return list(good), losses
+    return list(valid_replies), losses
 
 
 def test(
     grid: UserGrid, users: Sequence[str], collective: str, warn: Callable[[str], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """The evaluation: user -> arm -> additive statistics."""
+    """The evaluation: user -> arm -> additive statistics, of those who could be tested; arguments as for stage 2."""
     grid.phase, grid.round = "evaluate", 0
     content = RecordDict({"config": ConfigRecord({"collective": collective})})
-    good = _some_or_stop(grid.send(users, content, "evaluate"), users, "be tested", warn)
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for user, reply in good.items():
-        found[user] = _by_arm(_numbers(reply))
-    return found
+    valid_replies = _some_or_stop(grid.send(users, content, "evaluate"), users, "be tested", warn)
+    return {user: _by_arm(_numbers(reply)) for user, reply in valid_replies.items()}
 
 
 def _numbers(reply: Message) -> dict[str, float]:
@@ -79,13 +91,14 @@ def _by_arm(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def _some_or_stop(
     replies: Mapping[str, Message], users: Sequence[str], what: str, warn: Callable[[str], None]
 ) -> dict[str, Message]:
-    good = {user: reply for user, reply in replies.items() if not reply.has_error()}
+    """The valid replies by user, a warning for each user without one. Raises RunError where there is none at all."""
+    valid_replies = {user: reply for user, reply in replies.items() if not reply.has_error()}
     failed = {user: reply.error.reason for user, reply in replies.items() if reply.has_error()}
-    if not good:
+    if not valid_replies:
         reason = next(iter(failed.values()), "no reply came")
         raise RunError(f"none of {len(users)} users could {what}; the first: {reason}")
     for user, reason in failed.items():
         warn(f"user {user!r} could not {what}: {reason}")
     for user in sorted(set(users) - set(replies)):
         warn(f"user {user!r} did not answer when asked to {what}")
-    return good
+    return valid_replies

@@ -25,9 +25,13 @@ class Federation:
     """The nodes' answers put together.
 
     Attributes:
-        hosts: user -> SuperNode. stage1: user -> training rows. stage2: user -> (training rows, queries).
+        hosts: user -> SuperNode.
+        stage1: user -> training rows.
+        stage2: user -> (training rows, queries).
+        base: the base model that all nodes run, as `BaseModel.describe` says.
+        nodes: how many SuperNodes host a user.
         idle: users without a row to federate on; they take no part in stage 1.
-        base: the base model that all nodes run, as `BaseModel.describe` says; skeleton: its shapes.
+        skeleton: the base model's shapes.
     """
 
     hosts: dict[str, int]
@@ -45,24 +49,31 @@ def find_nodes(grid: Grid, settings: Settings, warn: Callable[[str], None]) -> F
     SuperNodes register after the ServerApp starts; a simulated one says how many there will be, devices do not
     (`min-nodes`). A device that refuses, is silent, or runs another base model stays out, with a warning.
 
+    Args:
+        grid: the SuperNodes.
+        settings: the run's.
+        warn: called with a line about each node that stays out.
     Raises:
         RunError: nobody came in `node-timeout` seconds, a simulated node refused, or the nodes disagree.
     """
+    # Greet devices all at once; of a simulation one node, which says how many there will be.
     deadline = time.monotonic() + settings.node_timeout
     ids = _wait(grid, max(1, settings.min_nodes), deadline, settings.node_timeout)
     timeout = settings.reply_timeout or None
     answers, refused = _hello(grid, ids if settings.min_nodes else ids[:1], timeout)
-    if not settings.min_nodes and not answers:  # the one that was asked cannot serve; another one may
+    if not settings.min_nodes and not answers:  # the node that was greeted cannot serve; another may
         more, refused_too = _hello(grid, [node for node in ids if node not in refused], timeout)
         answers, refused = answers | more, refused | refused_too
     if not answers:
         raise RunError(next(iter(refused.values()), f"none of {len(ids)} SuperNodes answered"))
+    # Greet the rest.
     expected = max(int(answer["parts"]) for answer in answers.values())
     if expected > 1:
         ids = _wait(grid, expected, deadline, settings.node_timeout)
     more, refused_too = _hello(grid, [node for node in ids if node not in answers and node not in refused], timeout)
     answers, refused = answers | more, refused | refused_too
     silent = [node for node in ids if node not in answers and node not in refused]
+    # Who is missing: in a simulation an error, of devices a warning.
     if expected:
         if refused:
             raise RunError(next(iter(refused.values())))
@@ -115,21 +126,24 @@ def request_of(reply: Message, requests: Sequence[Message]) -> int:
 
 
 def _combine(answers: dict[int, Mapping[str, Any]], warn: Callable[[str], None]) -> Federation:
+    """The answers as one federation. Raises RunError where they do not make one."""
     hosts: dict[str, int] = {}
     stage1: dict[str, int] = {}
     stage2: dict[str, tuple[int, int]] = {}
+    # The base model of most nodes is the run's.
     bases = {node: json.loads(answer["base"]) for node, answer in answers.items()}
-    prints = Counter(base["fingerprint"] for base in bases.values())
-    commonest = prints.most_common(1)[0][0]
+    counts = Counter(base["fingerprint"] for base in bases.values())
+    commonest = counts.most_common(1)[0][0]
     leader = next(node for node in sorted(bases) if bases[node]["fingerprint"] == commonest)
     first = bases[leader]
+    # Users of the nodes that run it, each on one node.
     for node in sorted(answers):
         if bases[node]["fingerprint"] != first["fingerprint"]:
             problem = (
                 f"all nodes must run one base model, but node {node} runs {bases[node]['name']} "
                 f"({bases[node]['fingerprint']}), not {first['name']} ({first['fingerprint']})"
             )
-            if int(answers[node]["parts"]) or list(prints.values()).count(max(prints.values())) > 1:
+            if int(answers[node]["parts"]) or list(counts.values()).count(max(counts.values())) > 1:
                 raise RunError(problem)
             warn(f"{problem}; it takes no part")
             continue
@@ -139,10 +153,12 @@ def _combine(answers: dict[int, Mapping[str, Any]], warn: Callable[[str], None])
                 raise RunError(f"a user must live on one node, but {user!r} is on nodes {hosts[user]} and {node}")
         stage1 |= {user: items for user, items in users["stage1"]}
         stage2 |= {user: (items, queries) for user, items, queries in users["stage2"]}
+    # Who can federate.
     idle = sorted(user for user, items in stage1.items() if not items)
     stage1 = {user: items for user, items in sorted(stage1.items()) if items}
     if not stage1:
         raise RunError("stage 1 needs a user with rows to train on, and no user has any")
+    # The shapes of the base model.
     linears = tuple((name, outputs, inputs) for name, outputs, inputs in json.loads(answers[leader]["linears"]))
     skeleton = Skeleton(first["name"], first["parameters"], first["hidden_size"], first["layers"], linears)
     return Federation(

@@ -12,7 +12,12 @@ from fed.methods.method import Tensors
 
 @dataclass(frozen=True)
 class Translation:
-    """How the arrays of a method travel: shapes in wire order, and the dtype on the wire."""
+    """How the arrays of a method travel.
+
+    Attributes:
+        shapes: name -> shape of each tensor of an edit, in wire order.
+        wire_dtype: the dtype on the wire.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     wire_dtype: str

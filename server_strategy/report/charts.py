@@ -1,105 +1,23 @@
-"""The charts of the report page, each one small inline SVG string.
+"""The charts of the report page, each one small inline SVG string (`svg.py`).
 
 Small figures rather than one large one: the page lays them out in a grid that becomes a single column on a
-phone, where a wide chart would shrink until its text cannot be read. Colours are written as CSS variables
-(`COLOURS` has their values), so they follow a dark scheme; an arm has one colour in every chart, from the
-Okabe-Ito palette, which colour-blind readers can tell apart. Text stays text; equal reports give equal bytes.
-
-matplotlib is imported inside the functions, since a server that writes no page does not need it; `pyplot`,
-with its global state, is not used at all.
+phone, where a wide chart would shrink until its text cannot be read. An arm has one colour in every chart, from the
+Okabe-Ito palette, which colour-blind readers can tell apart.
 """
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from server_strategy.report.tables import ARMS, PHASES, Metric, Report, bytes_rows, human_bytes, value_of
+from server_strategy.report.svg import COLOURS, FAINT, GRID, INK, inline_svg
+from server_strategy.report.tables import ARMS, PHASES, Metric, Report, bytes_rows, human_bytes, shown, value_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# name: (on a light background, on a dark one). matplotlib writes the first, `_retag` makes it var(--name).
-COLOURS = {
-    "ink": ("#23272e", "#e4e6ea"),
-    "faint": ("#667080", "#a0a8b4"),
-    "grid": ("#dde1e6", "#3a404a"),
-    "base": ("#7d7d7d", "#a9a9a9"),
-    "stage1": ("#0072b2", "#56b4e9"),
-    "stage12": ("#009e73", "#2fc79b"),
-    "swapped": ("#d55e00", "#f08a3c"),
-    "payload": ("#59358c", "#b79be6"),
-    "record": ("#b06fa8", "#d79ccf"),
-    "wire": ("#dcc3dc", "#6d5a75"),
-}
-INK, FAINT, GRID = (COLOURS[name][0] for name in ("ink", "faint", "grid"))
 ARM_COLOURS = {arm: COLOURS[arm.replace("+", "")][0] for arm in ARMS}
 MOST_BARS = 60  # one bar a user up to here, a sorted area beyond
-WIDTH = 4.5  # inches, 324 units of the SVG: 10-point text is 10 px where a chart is 324 px wide, as on a phone
-
-RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "figure.titlesize": 11,
-    "figure.titleweight": "bold",
-    "axes.labelsize": 10,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-
-
-def shown(text: object, limit: int) -> str:
-    """A string from outside as one printable line, cut to `limit`; a line break becomes a visible escape."""
-    start = str(text)[: limit + 1]
-    clean = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in start)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
-
-
-def _svg(name: str, title: str, height: float, paint: Callable[["Figure"], None]) -> str:
-    """Draw one figure with our settings and return it as an SVG element to put into an HTML page."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    out = io.StringIO()
-    with matplotlib.rc_context({**RC, "svg.hashsalt": name}), warnings.catch_warnings():
-        # A user id in a script that the layout font lacks: the browser has its own font for it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        figure.suptitle(title, x=0.01, ha="left")
-        paint(figure)
-        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\n?|<style.*?</style>", "", svg, flags=re.DOTALL)  # its style would hit the whole page
-    svg = re.sub(r"<[^>]+>", _retag, svg)  # tags only: text has its own < escaped
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
-
-
-def _retag(match: re.Match[str]) -> str:
-    """One SVG tag for use inside HTML: no namespaces, no ids that nothing refers to, colours as variables."""
-    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", match[0])
-    tag = re.sub(r'^<g id="[\w.]+"', "<g", tag)
-    for name, (light, _) in COLOURS.items():
-        tag = tag.replace(light, f"var(--{name})")
-    return tag
 
 
 def arms_chart(report: Report, metric: Metric) -> str:
@@ -131,7 +49,7 @@ def arms_chart(report: Report, metric: Metric) -> str:
         axes.set_xlabel(f"{metric.label} ({metric.unit})")
 
     title = f"{metric.label[0].upper()}{metric.label[1:]}: {metric.direction}"
-    return _svg(f"arms-{metric.key}", title, 2.3, paint)
+    return inline_svg(f"arms-{metric.key}", title, 2.3, paint)
 
 
 def users_chart(name: str, title: str, axis: str, gains: Sequence[tuple[str, float]], colour: str) -> str:
@@ -148,7 +66,7 @@ def users_chart(name: str, title: str, axis: str, gains: Sequence[tuple[str, flo
             axes.set_xlabel("users, sorted by this difference")
 
     height = 2.9 if len(gains) > MOST_BARS else 1.2 + 0.17 * max(len(gains), 2)
-    return _svg(name, title, height, paint)
+    return inline_svg(name, title, height, paint)
 
 
 def _bars(axes: "Axes", gains: Sequence[tuple[str, float]], colour: str) -> None:
@@ -204,7 +122,7 @@ def line_chart(
             axes.yaxis.set_major_formatter("{x:.1e}")
         axes.grid()
 
-    return _svg(name, title, 2.5, paint)
+    return inline_svg(name, title, 2.5, paint)
 
 
 def bytes_chart(report: Report) -> str:
@@ -237,7 +155,7 @@ def bytes_chart(report: Report) -> str:
             {"payload": "payload (tensors)", "record": "+ record (headers)", "wire": "+ wire (messages)"},
         )
 
-    return _svg("bytes", "Bytes by phase and direction", 1.3 + 0.25 * max(len(rows), 1), paint)
+    return inline_svg("bytes", "Bytes by phase and direction", 1.3 + 0.25 * max(len(rows), 1), paint)
 
 
 def _legend(figure: "Figure", names: dict[str, str]) -> None:

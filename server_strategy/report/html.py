@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from server_strategy.report.charts import COLOURS, shown
+from server_strategy.report.svg import COLOURS
+from server_strategy.report.tables import shown
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 CSS = """

@@ -119,7 +119,7 @@ def _training(report: Report) -> str:
         (epochs, "epoch", "loss", "Stage 2 training loss: lower is better", loss, "stage1+2"),
         (rounds, "round", "orthogonality_error", "R off orthogonal: lower is better", error, "base"),
     ):
-        points = [(int(one[step]), float(one[key])) for one in steps if one.get(key) is not None]
+        points = [(int(row[step]), float(row[key])) for row in steps if row.get(key) is not None]
         points = [(number, value) for number, value in points if math.isfinite(value)]
         if points:
             name, colour, tiny = f"{key}-{step}", ARM_COLOURS[arm], key != "loss"
@@ -133,14 +133,14 @@ def _training(report: Report) -> str:
     html = f"<h2>Training and time</h2>{grid(figures)}\n{card(html_facts(times, 'short'))}"
     if rounds:
         rows = []
-        for one in rounds:
-            error = one.get("orthogonality_error")
+        for row in rounds:
+            error = row.get("orthogonality_error")
             cells = [
-                counted(one.get("users")),
-                decimal(one.get("loss")),
+                counted(row.get("users")),
+                decimal(row.get("loss")),
                 "–" if error is None else f"{error:.1e}",
             ]
-            rows.append([counted(one["round"]), *cells, duration(one.get("seconds"))])
+            rows.append([counted(row["round"]), *cells, duration(row.get("seconds"))])
         head = ["round", "users", "training loss per token", "|R Rᵀ − I|", "time"]
         html += folded(f"All {len(rounds):,} rounds" if len(rounds) > 1 else "The one round", html_table(head, rows))
     return html

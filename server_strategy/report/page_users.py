@@ -55,8 +55,8 @@ def users_section(report: Report) -> str:
         return metric.gain(value_of(arms, "stage1+2", metric), value_of(arms, against, metric))
 
     def place(user: dict[str, Any]) -> tuple[float, str]:
-        own = gain(user, "stage1")
-        return math.inf if own is None else -own, str(user["user_id"])
+        by_stage2 = gain(user, "stage1")
+        return math.inf if by_stage2 is None else -by_stage2, str(user["user_id"])
 
     users = sorted(users, key=place)
     axis = f"difference in {metric.label} ({metric.unit}), right: better"

@@ -2,8 +2,8 @@
 
 The arms table compares what is evaluated (base, stage 1, stage 1 + 2, and stage 1 + another user's stage 2);
 the bytes table gives the three sizes of what crossed (payload: tensor bytes; record: with array headers and
-keys; wire: all that Flower ships). Both read only the dictionary that becomes `report.json`. The HTML page
-(`page.py`, `charts.py`) takes its names, directions and formats from here.
+keys; wire: all that Flower ships). Both read only the dictionary that becomes `report.json`. The verdict
+(`verdict.py`) and the HTML page (`page.py`, `charts.py`) take their names, directions and formats from here.
 """
 
 import math
@@ -74,6 +74,13 @@ def best_arms(report: Report, metric: Metric) -> set[str]:
         return set()
     best = min(finite.values()) if metric.lower_is_better else max(finite.values())
     return {arm for arm, value in finite.items() if value == best}
+
+
+def shown(text: object, limit: int) -> str:
+    """A string from outside as one printable line, cut to `limit`; a line break becomes a visible escape."""
+    start = str(text)[: limit + 1]
+    clean = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in start)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def human_bytes(count: int | float) -> str:

@@ -1,6 +1,6 @@
 """The rounds of stage 1: the strategy over users, who takes part, the steps between messages and average.
 
-strategy    any stock Flower strategy over users, with seeded sampling and our means of edits
+strategy    any stock Flower strategy over users, with seeded sampling, steps and our means of edits
 sampling    who takes part in a round: drawn by (seed, round) alone
 step        the seam of a round: before its messages go, before its replies are averaged
 own_edits   the step of methods that send every user an edit of its own

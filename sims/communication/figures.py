@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from console.files import Rows
 
-from server_strategy.report.charts import COLOURS, FAINT, GRID, RC
+from server_strategy.report.svg import COLOURS, FAINT, GRID, RC
 from server_strategy.report.tables import human_bytes
 
 if TYPE_CHECKING:

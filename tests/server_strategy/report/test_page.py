@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from fed.answering.comparisons import PAIRS
-from server_strategy.report import charts
 from server_strategy.report.page import write_page
+from server_strategy.report.svg import COLOURS
 from server_strategy.report.tables import METRICS
 
 METRIC_KEYS = {"LaMP_4": ("rouge1", "rougeL"), "LaMP_2N": ("accuracy", "f1"), "LaMP_3": ("mae", "rmse")}
@@ -184,7 +184,7 @@ def test_an_arm_has_the_same_colour_in_every_chart_and_the_table(usual):
     for name in ("base", "stage1", "stage12", "swapped"):
         assert f"background:var(--{name})" in usual
         assert re.search(rf'<use [^>]*style="fill: var\(--{name}\)', usual), name
-    light = {colours[0] for colours in charts.COLOURS.values()}
+    light = {colours[0] for colours in COLOURS.values()}
     assert not [colour for colour in light if colour in usual.split("</style>", 1)[1]]
 
 
