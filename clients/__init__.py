@@ -2,7 +2,7 @@
 
 app           the ClientApp: what each message does
 messages      messages that carry several users at once, unpacked; replies packed in few objects
-portions      a node's users by the group, so that memory does not grow with users
+portions      a node's users by the portion, so that memory does not grow with users
 node          one node: its users, their data, the vault, the base
 node_config   what a SuperNode is told where it runs, checked
 progress      progress lines, at most one every few seconds

@@ -77,41 +77,40 @@ def hello(message: Message, node: Node) -> RecordDict:
 @app.train()
 @on_node
 def stage1(message: Message, node: Node) -> RecordDict:
-    """Each user trains the collective edit on its own rows, the users of a group in shared batches."""
+    """Each user trains the collective edit on its own rows, the users of a portion in shared batches."""
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
     config = message.content["config"]
     round_number = int(str(config["server-round"]))
     start = host.collective_of(message, method, node.settings)
     reply = RecordDict()
-    for group in portions(users):
-        rows = [node.stage1_rows(users[place]) for place in group]
+    for portion in portions(users):
+        # The users' rows, and where the method keeps them, each user's own edits.
+        user_rows = [node.stage1_rows(users[place]) for place in portion]
         if method.keeps_own:
-            given = (host.collective_of(message, method, node.settings, place) for place in group)
-            rows = [replace(node.with_own(row), given=one) for row, one in zip(rows, given, strict=True)]
-        progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(group, users)}")
-        trained = method.train_collective(
+            sent_edits = (host.collective_of(message, method, node.settings, place) for place in portion)
+            user_rows = [
+                replace(node.with_own_edit(rows), given=sent) for rows, sent in zip(user_rows, sent_edits, strict=True)
+            ]
+        # Training, in shared batches.
+        progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(portion, users)}")
+        trained_users = method.train_collective(
             node.base,
             start,
-            rows,
+            user_rows,
             round_number=round_number,
             proximal_mu=float(str(config.get("proximal-mu", 0.0))),
             progress=progress.step,
         )
-        for place, one in zip(group, trained, strict=True):
-            if one.result.error:
-                host.put_error(reply, place, one.result.error)
+        # What each user sends, or why it sends nothing.
+        for place, trained in zip(portion, trained_users, strict=True):
+            if trained.result.error:
+                host.put_error(reply, place, trained.result.error)
                 continue
             if method.keeps_own:
-                node.keep_own(one)
-            host.put_tensors(reply, place, one.tensors, method, node.settings)
-            host.put_metrics(
-                reply,
-                place,
-                {
-                    "num-examples": one.result.rows // node.settings.local_epochs,
-                    "train-loss": one.result.mean_loss,
-                },
-            )
+                node.keep_own_edit(trained)
+            host.put_tensors(reply, place, trained.tensors, method, node.settings)
+            examples = trained.result.rows // node.settings.local_epochs
+            host.put_metrics(reply, place, {"num-examples": examples, "train-loss": trained.result.mean_loss})
     return reply
 
 
@@ -127,31 +126,31 @@ def adopt(message: Message, node: Node) -> RecordDict:
 @app.train("personalize")
 @on_node
 def stage2(message: Message, node: Node) -> RecordDict:
-    """Each user trains its private tensors, a group in shared batches, and keeps them in the vault."""
+    """Each user trains its private tensors, a portion in shared batches, and keeps them in the vault."""
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
     collective = str(message.content["config"]["collective"])
     shared = node.vault.read_collective(collective)
     reply = RecordDict()
-    for group in portions(users):
-        rows = [node.stage2_rows(users[place]) for place in group]
+    for portion in portions(users):
+        user_rows = [node.stage2_rows(users[place]) for place in portion]
         if method.keeps_own:
-            rows = [node.with_own(row) for row in rows]
-        progress = Progress(f"stage 2, node {node.part}, {said(group, users)}")
-        trained = method.train_private(node.base, shared, rows, progress=progress.step)
-        for place, own, one in zip(group, rows, trained, strict=True):
-            if one.result.error:
-                host.put_error(reply, place, one.result.error)
+            user_rows = [node.with_own_edit(rows) for rows in user_rows]
+        progress = Progress(f"stage 2, node {node.part}, {said(portion, users)}")
+        trained_users = method.train_private(node.base, shared, user_rows, progress=progress.step)
+        for place, rows, trained in zip(portion, user_rows, trained_users, strict=True):
+            if trained.result.error:
+                host.put_error(reply, place, trained.result.error)
                 continue
             node.vault.write(
-                one.user_id,
-                one.tensors,
+                trained.user_id,
+                trained.tensors,
                 base=node.base.fingerprint,
                 collective=collective,
                 settings=node.settings.as_json(),
             )
-            epochs = one.result.epoch_losses(node.settings.stage2_epochs)
+            epochs = trained.result.epoch_losses(node.settings.stage2_epochs)
             losses: dict[str, int | float] = {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
-            host.put_metrics(reply, place, {"num-examples": len(own.rows), "steps": one.result.steps} | losses)
+            host.put_metrics(reply, place, {"num-examples": len(rows.rows), "steps": trained.result.steps} | losses)
     return reply
 
 
@@ -167,15 +166,16 @@ def test(message: Message, node: Node) -> RecordDict:
     partners = swap_partners([user for user in users if node.vault.has(user)])
     queries = 0
     reply = RecordDict()
-    for group in portions(users):
-        tests = [node.test_user(users[place]) for place in group]
-        names = {users[place] for place in group} & partners.keys()
+    for portion in portions(users):
+        # The users' queries; the private tensors of the users and of those that they are swapped with.
+        tests = [node.test_user(users[place]) for place in portion]
+        names = {users[place] for place in portion} & partners.keys()
         names |= {partner for user in names if (partner := partners[user]) is not None}
         private = {user: node.vault.read(user, base=base.fingerprint, collective=collective) for user in names}
         queries += sum(len(user.rows) for user in tests)
-        # Of the groups to come the users are known, not the queries: as many as so far, each.
-        total = 2 * len(ARMS) * (queries * len(users) // (group[-1] + 1))
-        found = evaluate(
+        # Of the portions to come the users are known, not the queries: as many as so far, each.
+        total = 2 * len(ARMS) * (queries * len(users) // (portion[-1] + 1))
+        statistics = evaluate(
             node.task,
             method.reader(base, shared, private),
             tests,
@@ -187,8 +187,9 @@ def test(message: Message, node: Node) -> RecordDict:
             on_answers=node.keep_answers if node.is_simulated else None,
             on_rows=lambda count, total=total: progress.rows(count, total),  # type: ignore[misc]
         )
-        for place in group:
-            sums = found[users[place]]
-            flat = {f"{arm}/{name}": value for arm, own in sums.items() for name, value in own.items()}
+        # Sums alone go back.
+        for place in portion:
+            by_arm = statistics[users[place]]
+            flat = {f"{arm}/{name}": value for arm, sums in by_arm.items() for name, value in sums.items()}
             host.put_metrics(reply, place, dict(flat))
     return reply

@@ -35,7 +35,10 @@ class Chat:
     """One user's personalized model, loaded once.
 
     Args:
-        base: the base model's source; None: the one that the vault's run named.
+        vault: where the edits are.
+        user_id: whose.
+        base: the base model's source; None: that of the vault's run.
+        temperature: of the answers; 0: the likeliest.
     Raises:
         ValueError: the vault does not open, or the base model is not the one it was made for.
     """
@@ -58,20 +61,27 @@ class Chat:
         self._federates = bool(method.collective_shapes())
         collective = vault.read_collective(entry.header["collective"])
         self._reader = method.reader(model, collective, {user_id: entry.tensors})
-        self._asked = 0
+        self._questions = 0
 
     def answer(self, text: str, *, arm: str = "stage1+2", raw: bool = False, max_new_tokens: int | None = None) -> str:
-        """The continuation of one prompt, up to its first line break."""
+        """The continuation of one prompt, up to its first line break.
+
+        Args:
+            text: what the task is about, or with `raw` the whole prompt.
+            arm: which edits apply, a name of ARMS.
+            raw: leave the task's words out.
+            max_new_tokens: the longest answer; None: the run's, or the task's.
+        """
         prompt = text if raw else self.task.query_pair(Query("", f"{self.task.instruction}{text}", "")).prompt
         (row,) = tokenize([(prompt, "")], self.base.tokenizer, self.settings.max_length)
         collective, private = ARMS[arm]
-        self._asked += 1
+        self._questions += 1
         question = Question(
-            row, collective and self._federates, self.user_id if private else None, ("chat", str(self._asked))
+            row, collective and self._federates, self.user_id if private else None, ("chat", str(self._questions))
         )
         length = max_new_tokens or self.settings.max_new_tokens or self.task.max_new_tokens
-        (found,) = self._reader.generate([question], max_new_tokens=length, stop="\n")
-        return " ".join(found.split())
+        (answer,) = self._reader.generate([question], max_new_tokens=length, stop="\n")
+        return " ".join(answer.split())
 
 
 def _lines(interactive: bool) -> Iterator[str]:

@@ -23,7 +23,7 @@ def needed(root: str = DISTRIBUTION) -> dict[str, metadata.Distribution]:
     Raises:
         PackageNotFoundError: one of them is not installed.
     """
-    found: dict[str, metadata.Distribution] = {}
+    distributions: dict[str, metadata.Distribution] = {}
     todo: list[tuple[str, frozenset[str]]] = [(canonicalize_name(root), frozenset())]
     seen: set[tuple[str, frozenset[str]]] = set()
     while todo:
@@ -31,15 +31,15 @@ def needed(root: str = DISTRIBUTION) -> dict[str, metadata.Distribution]:
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        found[name] = metadata.distribution(name)
-        for text in found[name].requires or []:
+        distributions[name] = metadata.distribution(name)
+        for text in distributions[name].requires or []:
             requirement = Requirement(text)
             wanted = requirement.marker is None or any(
                 requirement.marker.evaluate({"extra": extra}) for extra in (extras or {""})
             )
             if wanted:
                 todo.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    return dict(sorted(found.items()))
+    return dict(sorted(distributions.items()))
 
 
 def size(distribution: metadata.Distribution) -> int:

@@ -48,12 +48,14 @@ def collective_of(message: Message, method: Method, settings: Settings, place: i
 
 
 def put_tensors(content: RecordDict, place: int, tensors: Tensors, method: Method, settings: Settings) -> None:
+    """What the user at `place` federates, in the dtype of the wire."""
     ordered = {name: tensors[name] for name in method.collective_shapes()}
     packed = wire.pack(ordered, settings.wire_dtype)
     content[f"{place}/arrays"] = ArrayRecord({"edit": Array(packed)})
 
 
 def put_metrics(content: RecordDict, place: int, values: dict[str, int | float]) -> None:
+    """Numbers of the user at `place`."""
     content[f"{place}/metrics"] = MetricRecord(dict(values))
 
 
@@ -63,6 +65,7 @@ def put_timing(content: RecordDict, began: float, ended: float) -> None:
 
 
 def put_error(content: RecordDict, place: int, reason: str) -> None:
+    """Why the user at `place` has nothing to send."""
     content[f"{place}/error"] = ConfigRecord({"reason": one_line(reason)})
 
 
@@ -89,31 +92,37 @@ def _rule(error: Exception) -> str:
 
 
 def one_line(text: str) -> str:
+    """The text without line breaks, cut to 500 characters."""
     return " ".join(text.split())[:500]
 
 
 def bundled(reply: RecordDict) -> RecordDict:
-    """The same records in few objects; a reply for one user, as a device's, stays as it is."""
+    """The same records in few objects; a reply for one user, as a device's, stays as it is.
+
+    Promise: what the server takes apart is, record for record, what was put in (tests/clients/test_messages.py).
+    """
     if len({key.partition("/")[0] for key in reply}) < 2:
         return reply
-    groups: list[list[tuple[int, np.ndarray[Any, Any]]]] = []
+    # The users' arrays as rows of a few, each of AT_MOST bytes; and whose the rows are.
+    stacks: list[list[tuple[int, np.ndarray[Any, Any]]]] = []  # (user's place, row)
     for key, arrays in reply.array_records.items():
         row = arrays["edit"].numpy()
-        if not groups or (len(groups[-1]) + 1) * row.nbytes > AT_MOST:
-            groups.append([])
-        groups[-1].append((int(key.partition("/")[0]), row))
-    made = RecordDict()
-    for number, group in enumerate(groups):
-        made[f"users/arrays/{number}"] = ArrayRecord({"edit": Array(np.stack([row for _, row in group]))})
-    if groups:
-        places = {str(number): json.dumps([place for place, _ in group]) for number, group in enumerate(groups)}
-        made["users/places"] = ConfigRecord(dict(places))
+        if not stacks or (len(stacks[-1]) + 1) * row.nbytes > AT_MOST:
+            stacks.append([])
+        stacks[-1].append((int(key.partition("/")[0]), row))
+    bundle = RecordDict()
+    for number, stack in enumerate(stacks):
+        bundle[f"users/arrays/{number}"] = ArrayRecord({"edit": Array(np.stack([row for _, row in stack]))})
+    if stacks:
+        places = {str(number): json.dumps([place for place, _ in stack]) for number, stack in enumerate(stacks)}
+        bundle["users/places"] = ConfigRecord(dict(places))
+    # The users' other records, each kind as one.
     record: Any  # a MetricRecord or a ConfigRecord
     for key, record in (*reply.metric_records.items(), *reply.config_records.items()):
         place, _, name = key.partition("/")
-        if f"users/{name}" not in made:
-            made[f"users/{name}"] = type(record)()
-        of_all: Any = made[f"users/{name}"]
+        if f"users/{name}" not in bundle:
+            bundle[f"users/{name}"] = type(record)()
+        of_all: Any = bundle[f"users/{name}"]
         for field, value in record.items():
             of_all[f"{place}/{field}"] = value
-    return made
+    return bundle

@@ -37,7 +37,13 @@ from fed.settings.settings import Settings
 
 
 class Node:
-    """Made per message from the run's settings and the node's own config; what is slow is cached per process."""
+    """Made per message from the run's settings and the node's own config; what is slow is cached per process.
+
+    Args:
+        settings: the run's, as the server sent them.
+        config: the node's own.
+        run_id: Flower's number of the run; it names the folder that a simulated node's vault is in.
+    """
 
     def __init__(self, settings: Settings, config: NodeConfig, run_id: int) -> None:
         self.part, self.parts, self._run = config.part, config.parts, str(run_id)
@@ -53,10 +59,10 @@ class Node:
         by = self._rows_by
         everyone = roster(self.corpus, cohorts=by.cohorts, stage1_users=by.stage1_users, stage2_users=by.stage2_users)
         if config.user_id is not None:
-            own = config.user_id
-            if own not in everyone.everyone:
-                raise NodeConfigError("user-id must be a user of this run's data", repr(own), "or give a history")
-            hosted = {own}
+            user = config.user_id
+            if user not in everyone.everyone:
+                raise NodeConfigError("user-id must be a user of this run's data", repr(user), "or give a history")
+            hosted = {user}
         elif settings.cohorts == "all":
             hosted = set(block(everyone.everyone, self.part, self.parts))
         else:
@@ -96,16 +102,19 @@ class Node:
         return users
 
     def stage1_rows(self, user: str) -> UserRows:
+        """What the user federates on."""
         record = self.corpus.user(user)
         prompts = self._prompts(user)
         return UserRows(user, self._rows(user, prompts, self._stage1_pairs(record, prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
+        """What the user's private tensors are trained on."""
         record = self.corpus.user(user)
         prompts = self._prompts(user)
         return UserRows(user, self._rows(user, prompts, self._stage2_pairs(record, prompts)))
 
     def test_user(self, user: str) -> TestUser:
+        """The user's queries, and the rows that ask them."""
         record = self.corpus.user(user)
         prompts = self._prompts(user)
         questions = self._test_pairs(record, prompts)
@@ -148,12 +157,12 @@ class Node:
         file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
         submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
-    def with_own(self, rows: UserRows) -> UserRows:
+    def with_own_edit(self, rows: UserRows) -> UserRows:
         """The rows with the collective tensors that the user itself trained last in this run, where it did."""
-        kept = self.vault.kept(rows.user_id, "stage1")
-        return replace(rows, own=kept[0]) if kept and kept[1].get("run") == self._run else rows
+        entry = self.vault.kept(rows.user_id, "stage1")  # (tensors, header)
+        return replace(rows, own=entry[0]) if entry and entry[1].get("run") == self._run else rows
 
-    def keep_own(self, trained: Trained) -> None:
+    def keep_own_edit(self, trained: Trained) -> None:
         """Keep a user's collective tensors for its next round."""
         self.vault.keep(trained.user_id, "stage1", trained.tensors, {"run": self._run})
 
@@ -192,7 +201,7 @@ class Node:
         text = profiles.read(user)
         if text is None:
             cohort = self.roster.stage2 if user.user_id in self.roster.stage2 else self.roster.stage1
-            missing = [one for one in map(self._seen, cohort) if profiles.read(one) is None]
+            missing = [member for member in map(self._seen, cohort) if profiles.read(member) is None]
             progress = Progress(f"profiles, node {self.part}, {len(missing)} users")
             profiles.write(missing, lambda count: progress.rows(count, len(missing)))
             text = profiles.read(user)

@@ -17,7 +17,11 @@ SIMULATION_KEYS = ("partition-id", "num-partitions")
 
 
 class NodeConfigError(ValueError):
-    """A node config key breaks its rule. public: the rule without the value, for the server's eyes."""
+    """A node config key breaks its rule.
+
+    Attributes:
+        public: the rule without the value, for the server's eyes.
+    """
 
     def __init__(self, rule: str, got: str = "", fix: str = "") -> None:
         super().__init__(f"node config: {rule}{got and f'; got {got}'}{fix and f'; {fix}'}")
@@ -26,7 +30,12 @@ class NodeConfigError(ValueError):
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """Attributes are the keys; None where a device leaves one out. parts: 0 on a device."""
+    """The keys, checked; None where a device leaves one out.
+
+    Attributes:
+        part: which of the simulated nodes this is, from 0 on.
+        parts: how many simulated nodes there are; 0 on a device.
+    """
 
     part: int = 0
     parts: int = 0

@@ -24,6 +24,9 @@ FLASH = (
 )
 
 
+SHOWN_SETTINGS = ("task", "method", "layers", "stage1-rank", "stage2-rank", "positions", "stage2-positions", "seed")
+
+
 def add_secret_options(parser: argparse.ArgumentParser) -> None:
     """What opens an encrypted vault, as options of a command."""
     group = parser.add_mutually_exclusive_group()
@@ -42,14 +45,14 @@ def secret_of(options: argparse.Namespace) -> Secret | None:
 
 
 def one_user(vault: Vault, wanted: str | None) -> str:
-    """The user asked for, or the only one there is. Raises VaultError."""
-    found = vault.users()
-    if wanted is None and len(found) == 1:
-        return found[0]
-    if wanted is None or wanted not in found:
+    """The user that `--user` names, or the only one there is. Raises VaultError."""
+    users = vault.users()
+    if wanted is None and len(users) == 1:
+        return users[0]
+    if wanted is None or wanted not in users:
         raise VaultError(
             f"--user must name a user of the vault {str(vault.root)!r}, got {wanted!r}; it holds: "
-            f"{', '.join(found) or 'nobody'}"
+            f"{', '.join(users) or 'nobody'}"
         )
     return wanted
 
@@ -74,8 +77,7 @@ def inspect(vault: Vault, options: argparse.Namespace) -> None:
             shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
             print(f"tensors     {shapes}; {sum(t.numel() for t in tensors.values()):,} numbers, checksum holds")
         settings = vault.settings(user)
-        kept = ("task", "method", "layers", "stage1-rank", "stage2-rank", "positions", "stage2-positions", "seed")
-        print(f"settings    {' '.join(f'{key}={json.dumps(settings.get(key))}' for key in kept)}")
+        print(f"settings    {' '.join(f'{key}={json.dumps(settings.get(key))}' for key in SHOWN_SETTINGS)}")
     if not users:
         print(f"the vault {str(vault.root)!r} holds nobody's tensors")
 

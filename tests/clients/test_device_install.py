@@ -27,7 +27,7 @@ from clients.app import app
 from fed import methods
 from fed.base import model as base_model
 from fed.communication import wire
-from fed.settings import Settings
+from fed.settings.settings import Settings
 
 TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 context = Context(run_id=7, node_id=2, node_config=config, state=RecordDict(), run_config=run_config)

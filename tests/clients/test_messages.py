@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients import messages as bundle
+from clients import messages
 from clients.messages import bundled
 from fed.communication.ledger import Ledger
 from server_strategy.grid.translation import Translation
@@ -43,11 +43,11 @@ def received(content: RecordDict) -> tuple[list[Message], Ledger]:
     return list(grid.send_and_receive(messages)), ledger
 
 
-@pytest.mark.parametrize("at_most", [bundle.AT_MOST, 30], ids=["in one array", "in several"])
+@pytest.mark.parametrize("at_most", [messages.AT_MOST, 30], ids=["in one array", "in several"])
 def test_the_server_sees_and_counts_what_it_would_have_without(monkeypatch, at_most):
-    monkeypatch.setattr(bundle, "AT_MOST", at_most)
+    monkeypatch.setattr(messages, "AT_MOST", at_most)
     packed = bundled(reply())
-    assert len(packed.array_records) == (1 if at_most == bundle.AT_MOST and at_most > 30 else 6)
+    assert len(packed.array_records) == (1 if at_most == messages.AT_MOST and at_most > 30 else 6)
     (plain, counted), (ours, ours_counted) = received(reply()), received(packed)
     assert ours_counted.entries == counted.entries and len(counted.entries) == 2 * len(USERS) - 1
     for one, other in zip(plain, ours, strict=True):

@@ -1,4 +1,4 @@
-"""A node's users by the group: same training, same partners, and the whole list of replies."""
+"""A node's users by the portion: same training, same partners, and the whole list of replies."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clients import portions as groups
+from clients import portions
 from fed.privacy.vault import PERSONAL
 from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 
 
-def test_every_user_is_in_one_group_in_the_order_of_the_list(monkeypatch):
-    monkeypatch.setattr(groups, "SIZE", 4)
+def test_every_user_is_in_one_portion_in_the_order_of_the_list(monkeypatch):
+    monkeypatch.setattr(portions, "SIZE", 4)
     users = [str(n) for n in range(10)]
-    found = groups.portions(users)
-    assert [place for group in found for place in group] == list(range(10))
-    assert [len(group) for group in found] == [4, 4, 2]
-    assert groups.said(found[1], users) == "users 5 to 8 of 10"
-    assert groups.said(groups.portions(users[:4])[0], users[:4]) == "4 users"
-    assert groups.portions([]) == []
+    parts = portions.portions(users)
+    assert [place for part in parts for place in part] == list(range(10))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert portions.said(parts[1], users) == "users 5 to 8 of 10"
+    assert portions.said(portions.portions(users[:4])[0], users[:4]) == "4 users"
+    assert portions.portions([]) == []
 
 
 @pytest.mark.parametrize("method", ["perfit", "fedreft"])
-def test_groups_of_two_give_what_one_group_of_all_gives(settings, tmp_path, monkeypatch, method):  # noqa: F811
+def test_portions_of_two_give_what_one_portion_of_all_gives(settings, tmp_path, monkeypatch, method):  # noqa: F811
     found = {}
     for size in (64, 2):
-        monkeypatch.setattr(groups, "SIZE", size)
+        monkeypatch.setattr(portions, "SIZE", size)
         # float64: on one thread, what a row is padded to rounds its attention another way
         wide = {"dtype": "float64", "wire_dtype": "float64", "output_dir": str(tmp_path / str(size))}
         report, _, folder = federate(settings(method=method, rounds=1, fraction=1.0, **wide), 2)
@@ -42,6 +42,6 @@ def test_groups_of_two_give_what_one_group_of_all_gives(settings, tmp_path, monk
         for name, value in own.items():
             torch.testing.assert_close(value, others[user][name], rtol=1e-7, atol=1e-9)
     for one, other in zip(whole["users"], parts["users"], strict=True):
-        for arm in ("base", "stage1", "stage1+2", "swapped"):  # the partner beyond the group among them
+        for arm in ("base", "stage1", "stage1+2", "swapped"):  # the partner beyond the portion among them
             found_losses = [user["arms"][arm]["loss_per_token"] for user in (one, other)]
             assert found_losses[0] == pytest.approx(found_losses[1], rel=1e-9)
