@@ -13,13 +13,14 @@ edit_reader        answers under a stack of edits, and what the answers of every
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 from fed.base.skeleton import Skeleton
 from fed.methods.method import Method, Trained, UserRows
-from fed.settings.methods import METHODS
+from fed.settings.methods import ENGINE_LIBRARIES, METHODS
 from fed.settings.settings import Settings
 
-__all__ = ["Method", "Trained", "UserRows", "make"]
+__all__ = ["Method", "Trained", "UserRows", "check_installed", "make"]
 
 
 def make(settings: Settings, base: Skeleton) -> Method:
@@ -27,3 +28,18 @@ def make(settings: Settings, base: Skeleton) -> Method:
     module, _, name = METHODS[settings.method].where.rpartition(".")
     method: type[Method] = getattr(import_module(module), name)
     return method(settings, base)
+
+
+def check_installed(settings: Settings) -> None:
+    """Look, without importing it, for what the run's method and engine need beyond a plain install.
+
+    Raises:
+        ValueError: a library is not installed.
+    """
+    libraries = METHODS[settings.method].libraries + ENGINE_LIBRARIES.get(settings.engine, ())
+    missing = [library for library in libraries if find_spec(library) is None]
+    if missing:
+        raise ValueError(
+            f"method {settings.method!r} with engine {settings.engine!r} needs {' and '.join(libraries)}, and "
+            f"{' and '.join(missing)} is not installed: make setup"
+        )

@@ -17,22 +17,25 @@ class Entry:
         only: run-config key -> the values that the method can honour; any other is an error. An engine is for edits
         of hidden states: a method that trains none, or by a library of its own, has the default's name alone.
         implies: run-config key -> what it is where the run config leaves it at 0 or false.
+        libraries: packages that it imports when it trains, and that a run of the default does not need.
     """
 
     where: str
     only: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
     implies: Mapping[str, object] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
 
 
 _ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
+ENGINE_LIBRARIES: Mapping[str, tuple[str, ...]] = {"pyreft": ("pyreft", "pyvene")}
 METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
     "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
     "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
     "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
-    "lora-c": Entry("fed.methods.lora.Lora"),
-    "lora-p": Entry("fed.methods.lora.Lora"),
-    "oppu": Entry("fed.methods.lora.Lora"),
+    "lora-c": Entry("fed.methods.lora.Lora", libraries=("peft",)),
+    "lora-p": Entry("fed.methods.lora.Lora", libraries=("peft",)),
+    "oppu": Entry("fed.methods.lora.Lora", libraries=("peft",)),
     "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
     "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),

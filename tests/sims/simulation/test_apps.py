@@ -1,4 +1,6 @@
-"""What `-c` is read as: key=value pairs and TOML files, and nothing that Flower would silently skip."""
+"""What `-c` is read as: key=value pairs and TOML files, and nothing that Flower would silently skip. The preflight."""
+
+import sys
 
 import pytest
 from cells.plan import method_of
@@ -31,3 +33,11 @@ def test_a_method_has_its_settings_after_colons_by_the_same_rule():
     assert method_of("rag:retrieved=4:profile=true") == {"method": "rag", "retrieved": 4, "profile": True}
     with pytest.raises(ValueError, match="such as rag:retrieved=4, got 'rag:retrieved=4 more'"):
         method_of("rag:retrieved=4 more")
+
+
+def test_a_method_whose_library_is_not_installed_is_refused_before_anything_starts(tiny_base, monkeypatch):
+    settings = apps.settings("lamp7", {"method": "oppu", "average": "fedavg", "base-model": str(tiny_base)})
+    apps.preflight(settings)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match="method 'oppu' .* needs peft, and peft is not installed: make setup"):
+        apps.preflight(settings)
