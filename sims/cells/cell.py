@@ -20,6 +20,7 @@ from simulation.app_run import run
 from simulation.apps import Config, app_of, settings
 from simulation.seats import Seat
 
+from fed.answering.comparisons import of_arms
 from fed.atomic_write import write_text
 from fed.lamp.layouts import find_files
 from fed.lamp.tasks import get_task
@@ -131,6 +132,7 @@ class Cell:
             "settings": self.settings().as_config(),
             "arms": stage1,
             "users": users,
+            "comparisons": of_arms(get_task(self.task), {user["user_id"]: user["sums"] for user in users}),
             "bytes": {"stage1": report["bytes"]["stage1"]},
             "parameters": {**report["parameters"], "stage2": 0},
             "stage2_losses": [],

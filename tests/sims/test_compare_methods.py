@@ -97,6 +97,16 @@ def test_two_cells_at_a_time_give_the_same_numbers_and_one_run_does_for_a_method
     for arm, scores in own["arms"].items():
         other = taken["arms"][arm]
         assert scores == (other and pytest.approx(other, rel=1e-9)), arm  # threads differ
+
+    def comparisons(folder):
+        (kept,) = (tmp_path / folder).glob("cells/LaMP_7/perfit-stage1-0-*/cell.json")
+        return json.loads(kept.read_text())["report"]["comparisons"]
+
+    for mine, others in zip(comparisons("one"), comparisons("two"), strict=True):
+        names = ("a", "b", "metric", "users")
+        assert [mine[name] for name in names] == [others[name] for name in names] and mine["b"] == "stage1"
+        for number in ("difference", "p"):
+            assert mine[number] == pytest.approx(others[number], rel=1e-6)
     assert own["parameters"] == taken["parameters"] and own["bytes"]["stage1"] == taken["bytes"]["stage1"]
     assert own["settings"]["method"] == taken["settings"]["method"] == "perfit-stage1"
     assert own["arms"]["stage1"] and own["arms"]["stage1+2"] is None
