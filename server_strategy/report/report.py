@@ -62,6 +62,7 @@ def build(
             in a simulation clients, those of the three in which a client was at work.
     """
     task = get_task(settings.task)
+    # Scores: of all users' statistics together, and of each user's.
     arms = {arm: arm_scores(task, [sums[arm] for sums in statistics.values() if arm in sums]) for arm in ARMS}
     users = [
         {
@@ -71,6 +72,7 @@ def build(
         }
         for user, sums in sorted(statistics.items())
     ]
+    # What ran: the base model, whose fingerprint is in `collective.safetensors`, the data, and what it cost.
     base = {key: value for key, value in federation.base.items() if key != "fingerprint"}
     return {
         "app": settings.app,

@@ -65,8 +65,8 @@ def _against_base(report: Report, metric: Metric) -> list[str]:
 
 def _swapped(report: Report, metric: Metric) -> list[str]:
     """What another user's private part does, and how many users had nobody to swap with."""
-    own, swapped = (value_of(report["arms"], arm, metric) for arm in ("stage1+2", "swapped"))
-    if own is None:
+    personal, swapped = (value_of(report["arms"], arm, metric) for arm in ("stage1+2", "swapped"))
+    if personal is None:
         return []
     if swapped is None:
         return ["There is no swap test: it needs two users with private parts on one SuperNode."]
@@ -75,7 +75,7 @@ def _swapped(report: Report, metric: Metric) -> list[str]:
         "better": "another user's private part is better than one's own",
         NOT_TOLD: "not told apart, so this run does not show that they are personal",
     }[judged(metric, comparison(report, "stage1+2", "swapped", metric))]
-    moves = _moves(metric, own, swapped, _digits(own, swapped))
+    moves = _moves(metric, personal, swapped, _digits(personal, swapped))
     sentences = [f"Swapping users' private parts {moves}: {meaning}."]
     users = [user.get("arms") or {} for user in report.get("users") or []]
     unswapped = sum(bool(arms.get("stage1+2")) and not arms.get("swapped") for arms in users)
