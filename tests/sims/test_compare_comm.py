@@ -153,7 +153,7 @@ def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monke
     """By a finished cell whose bytes.csv says that one message weighed a byte too much."""
     measured = importlib.import_module("communication.measured")
     monkeypatch.setattr(measured, "METHODS", ("perfit",))
-    (cell,) = measured.cells_of(measured.source_of(None), wire_dtype="float32", seed=0)
+    (cell,) = measured.cells_of(measured.source_of(None), wire_dtype="float32", seed=0, changes={})
     scores = {"loss_per_token": 1.0, "rougeL": 0.1}
     report = {"app": "lamp7", "method": "perfit", "engine": "batched", "settings": cell.settings().as_config()}
     report |= {"base_model": {"name": "x", "dtype": "x"}, "data": {"task": "LaMP_7"}, "users": [], "git": "x"}
