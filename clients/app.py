@@ -184,6 +184,7 @@ def test(message: Message, node: Node) -> RecordDict:
             has_collective=bool(method.collective_shapes()),
             max_new_tokens=node.settings.max_new_tokens,
             choice=node.choice,
+            tokenizer=base.tokenizer,
             on_answers=node.keep_answers if node.is_simulated else None,
             on_rows=lambda count, total=total: progress.rows(count, total),  # type: ignore[misc]
         )

@@ -7,5 +7,6 @@ scoring         losses of given completions; rows of many users and arms share a
 shared_prompt   losses of several completions of one prompt, read once
 choice          answers by constrained choice among a task's labels
 evaluation      the four arms of a user's test
+ceiling         what max-new-tokens leaves of the golds, and so of ROUGE-L
 comparisons     which arms or methods differ: a difference a user, its interval, and p
 """

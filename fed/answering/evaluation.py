@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fed.answering import ceiling
 from fed.answering.choice import Choice
-from fed.answering.reader import Question, Reader
+from fed.answering.reader import Loss, Question, Reader
 from fed.forward.batching import Row
 from fed.lamp import metrics
 from fed.lamp.tasks import Task
@@ -48,10 +49,15 @@ def evaluate(
     max_new_tokens: int,
     partners: Mapping[str, str | None] | None = None,
     choice: Choice | None = None,
+    tokenizer: Any = None,
     on_answers: Callable[[TestUser, str, Sequence[str]], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """user -> arm -> additive statistics: `nll` (nats), `tokens`, and those of `fed.lamp.metrics`.
+    """user -> arm -> additive statistics.
+
+    Of the golds' losses: `nll` (nats) and `tokens`, and the share that their EOS tokens have in both, `nll_eos` and
+    `eos_tokens`. Where answers are given: those of `fed.lamp.metrics`; where they are texts: those of
+    `fed.answering.ceiling`.
 
     Args:
         private: the users whose stage-2 edits the reader holds; others have neither `stage1+2` nor partner.
@@ -60,6 +66,7 @@ def evaluate(
         max_new_tokens: of each answer; 0 skips the answers and leaves the losses.
         partners: with whom each of `private` is swapped, where `users` are not all of a node's; None: `swap_partners`.
         choice: the labels to choose from; None: the answer is decoded.
+        tokenizer: of the rows; None: what max-new-tokens cuts of the golds is not counted.
         on_answers: called with a user, an arm and the answers to its queries; they go nowhere else.
         on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
     """
@@ -90,11 +97,17 @@ def evaluate(
     if choice is None and max_new_tokens:
         stop = "\n"  # an answer is one line in every LaMP task
         answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
+    ceilings: dict[str, dict[str, float]] = {}
+    if tokenizer is not None and max_new_tokens and task.kind == "generation":
+        for user in users:
+            golds = [query.gold for query in user.queries]
+            ceilings[user.user_id] = ceiling.statistics(task, golds, user.rows, tokenizer, max_new_tokens)
     found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
     for user, arm, span in spans:
-        sums = {"nll": sum(nll for nll, _ in losses[span]), "tokens": float(sum(n for _, n in losses[span]))}
+        sums = {name: float(sum(getattr(loss, name) for loss in losses[span])) for name in Loss._fields}
         if answers is not None:
             sums |= metrics.statistics(task, [query.gold for query in user.queries], answers[span])
+            sums |= ceilings.get(user.user_id, {})
             if on_answers:
                 on_answers(user, arm, answers[span])
         found[user.user_id][arm] = sums
@@ -107,7 +120,7 @@ def _choose(
     golds: Sequence[str],
     choice: Choice,
     on_rows: Callable[[int], None] | None,
-) -> tuple[list[tuple[float, int]], list[str]]:
+) -> tuple[list[Loss], list[str]]:
     """(loss and tokens of each question's gold, the answers): the gold is one of the labels, so it is scored once."""
     count, finished = len(choice.labels), 0
 
@@ -121,16 +134,21 @@ def _choose(
     asked = [replace(question, row=row) for question in questions for row in choice.rows(question.row.prompt)]
     scored = reader.losses(asked, progress)
     of_each = [scored[start : start + count] for start in range(0, len(scored), count)]
-    answers = [choice.best([nll for nll, _ in own]) for own in of_each]
+    answers = [choice.best([loss.nll for loss in own]) for own in of_each]
     return [own[choice.labels.index(gold.strip())] for own, gold in zip(of_each, golds, strict=True)], answers
 
 
 def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """One arm's scores over users: loss per token (all tokens pooled) and the task's metrics; None without queries."""
+    """One arm's scores over users, None without queries: loss per token, all tokens pooled, with the golds' EOS tokens
+    and without them; the task's metrics.
+    """
     if not any(part["tokens"] for part in parts):
         return None
     total = metrics.merge(parts)
-    scores = {"loss_per_token": total.pop("nll") / total.pop("tokens")}
+    scores = {"loss_per_token": total["nll"] / total["tokens"]}
+    words = total["tokens"] - total.get("eos_tokens", 0.0)  # sums written earlier do not tell EOS tokens apart
+    if "nll_eos" in total and words:
+        scores["loss_per_token_without_eos"] = (total["nll"] - total["nll_eos"]) / words
     if total.get("count"):
         scores |= metrics.scores(task, total)
     return scores

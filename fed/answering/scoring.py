@@ -13,14 +13,13 @@ from torch import Tensor
 
 from fed.answering import shared_prompt
 from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Loss
 from fed.base.model import BaseModel
 from fed.edits.stack import Edits, EditStack
 from fed.forward.activation_cache import ActivationCache, resumed, stacked
 from fed.forward.batching import pad, under_token_budget
 from fed.forward.budget import Budget
 from fed.forward.completion_loss import completion_nll, logits_only_where
-
-Loss = tuple[float, int]  # (summed negative log-likelihood of a completion in nats, its tokens, EOS included)
 
 
 @torch.no_grad()
@@ -32,7 +31,7 @@ def losses(
     budget: Budget | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[Loss]:
-    """(summed negative log-likelihood of the completion in nats, its tokens) for each row, EOS included.
+    """What the completion of each row costs.
 
     Rows with one prompt and the same edits, such as a query's labels, share the pass over the prompt.
 
@@ -72,7 +71,8 @@ def _whole(
     if first is not None:
         cached = ActivationCache().of(base, [distinct], first, budget.tokens, budget.activation_cache)
     states = dict(zip(distinct, cached[0], strict=True)) if cached else {}
-    sums = [0.0] * len(rows)
+    loss_of: dict[int, Loss] = {}
+    eos = base.tokenizer.eos_token_id
     with (
         resumed(base.model, first) if cached and first is not None else nullcontext() as give,
         stack.attached(base.model) as attached,
@@ -86,12 +86,14 @@ def _whole(
             attached.take([row.edits for row in picked])
             attached.at(batch.prompt, batch.tokens)
             nll, row_of = completion_nll(base.model, batch, choose)
-            totals = torch.zeros(len(picked), dtype=torch.float64).index_add_(0, row_of.cpu(), nll.double().cpu())
-            for i, value in zip(places, totals.tolist(), strict=True):
-                sums[i] = value
+            nll, row_of = nll.double().cpu(), row_of.cpu()
+            totals = torch.zeros(len(picked), dtype=torch.float64).index_add_(0, row_of, nll)
+            last = nll[row_of.bincount(minlength=len(picked)).cumsum(0) - 1]  # rows' tokens stand one after another
+            for i, row, total, end in zip(places, picked, totals.tolist(), last.tolist(), strict=True):
+                loss_of[i] = Loss.of(total, end, row.row.completion, eos)
             if on_rows:
                 on_rows(len(places))
-    return [(value, len(row.row.completion)) for value, row in zip(sums, rows, strict=True)]
+    return [loss_of[i] for i in range(len(rows))]
 
 
 def _under_one_prompt(

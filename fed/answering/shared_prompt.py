@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fed.answering.reader import Loss
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, pad, under_token_budget
 
@@ -30,22 +31,22 @@ def losses(
     *,
     token_budget: int,
     on_rows: Callable[[int], None] | None = None,
-) -> list[list[tuple[float, int]]]:
-    """(summed nll in nats, tokens) of each completion of each prompt, equal to a whole row's up to rounding.
+) -> list[list[Loss]]:
+    """What each completion of each prompt costs, equal to a whole row's up to rounding.
 
     Args:
         completions: of each prompt, every one of at least one token. token_budget: of one forward pass; a batch's
         cache, where every completion has its prompt's keys and values, may hold twice as many. One prompt is always
         taken. on_rows: called with a number of completions as they finish.
     """
-    found: list[list[tuple[float, int]]] = [[] for _ in prompts]
+    found: list[list[Loss]] = [[] for _ in prompts]
     cached = [len(own) * (len(p) + max(map(len, own))) for p, own in zip(prompts, completions, strict=True)]
     for picked in under_token_budget(cached, 2 * token_budget):
         owner = [place for place, number in enumerate(picked) for _ in completions[number]]
         ends = [completion for number in picked for completion in completions[number]]
         sums = _batch(base, [prompts[number] for number in picked], owner, ends, picked, enter)
-        for place, completion, nll in zip(owner, ends, sums, strict=True):
-            found[picked[place]].append((nll, len(completion)))
+        for place, completion, (nll, last) in zip(owner, ends, sums, strict=True):
+            found[picked[place]].append(Loss.of(nll, last, completion, base.tokenizer.eos_token_id))
         if on_rows:
             on_rows(len(ends))
     return found
@@ -58,8 +59,8 @@ def _batch(
     ends: Sequence[tuple[int, ...]],
     numbers: Sequence[int],
     enter: Enter,
-) -> list[float]:
-    """The summed nll of each of `ends`; the b-th continues `prompts[owner[b]]`."""
+) -> list[tuple[float, float]]:
+    """The summed nll of each of `ends`, and that of its last token; the b-th continues `prompts[owner[b]]`."""
     device = base.device
     batch = pad([Row(prompt, ()) for prompt in prompts], base.pad_id, device, left=True, prompts_only=True)
     enter(numbers, batch.prompt, batch.tokens)
@@ -79,7 +80,7 @@ def _batch(
     sums = _nll(output.logits[:, -1])[index].gather(-1, first.unsqueeze(-1)).squeeze(-1).double()
     width = max(map(len, ends)) - 1
     if not width:
-        return sums.tolist()
+        return list(zip(sums.tolist(), sums.tolist(), strict=True))
     tokens = torch.zeros((len(ends), width), dtype=torch.bool)
     ids = torch.full((len(ends), width), base.pad_id, dtype=torch.int64)
     targets = torch.zeros((len(ends), width), dtype=torch.int64)
@@ -98,7 +99,9 @@ def _batch(
         use_cache=True,
     )
     rest = _nll(output.logits).gather(-1, targets.unsqueeze(-1)).squeeze(-1).double()
-    return (sums + (rest * tokens).sum(-1)).tolist()
+    widths = tokens.sum(-1, keepdim=True)
+    last = torch.where(widths[:, 0] > 0, rest.gather(-1, (widths - 1).clamp(min=0))[:, 0], sums)
+    return list(zip((sums + (rest * tokens).sum(-1)).tolist(), last.tolist(), strict=True))
 
 
 def _nll(logits: Tensor) -> Tensor:

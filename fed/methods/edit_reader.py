@@ -9,7 +9,7 @@ import torch
 
 from fed.answering.decoding import Decoding, generate
 from fed.answering.edited_rows import EditedRow
-from fed.answering.reader import Question, Reader
+from fed.answering.reader import Loss, Question, Reader
 from fed.answering.scoring import losses
 from fed.base.device import DTYPES
 from fed.base.model import BaseModel
@@ -48,9 +48,7 @@ class EditReader(Reader):
         self._number = {name: number for number, name in enumerate(names)}
         self._stack = on_base(EditStack(*(layer for layer in self._layers if layer is not None)), base)
 
-    def losses(
-        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
-    ) -> list[tuple[float, int]]:
+    def losses(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> list[Loss]:
         s = self.method.settings
         budget = Budget(2 * s.token_budget, s.activation_cache << 20)
         return self.answered(

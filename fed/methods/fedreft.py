@@ -92,7 +92,7 @@ class FedReFT(PerFit):
         for user in users:
             part = found[start : start + len(user.rows)]
             start += len(user.rows)
-            means.append(math.fsum(nll for nll, _ in part) / sum(tokens for _, tokens in part))
+            means.append(math.fsum(loss.nll for loss in part) / sum(loss.tokens for loss in part))
         return means
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:

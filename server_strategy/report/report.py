@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fed.answering import comparisons
+from fed.answering import ceiling, comparisons
 from fed.answering.evaluation import ARMS, arm_scores
 from fed.communication.ledger import Ledger
 from fed.lamp.tasks import get_task
@@ -92,6 +92,7 @@ def build(
         "settings": settings.as_config(),
         "arms": arms,
         "users": users,
+        "ceiling": ceiling.of_arm([sums["base"] for sums in statistics.values() if "base" in sums]),
         "comparisons": comparisons.of_arms(task, statistics),
         "bytes": ledger.totals(),
         "parameters": {

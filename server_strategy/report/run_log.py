@@ -135,6 +135,7 @@ class RunLog:
         write_text(self._folder / "report.json", report.as_json(content))
         arms, differences = tables.arms_table(content), comparisons.comparisons_table(content)
         say(tables.render([arms, differences, tables.bytes_table(content)]))
-        say(verdict.verdict(content)[0])
+        for sentence in (verdict.verdict(content)[0], *verdict.ceiling(content)):
+            say(sentence)
         say(f"report: {self._folder / 'report.json'}")
         return content

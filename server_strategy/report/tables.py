@@ -45,6 +45,7 @@ class Metric(NamedTuple):
 
 METRICS = (
     Metric("loss_per_token", "loss per token", "nats", True),
+    Metric("loss_per_token_without_eos", "loss without EOS", "nats", True),
     Metric("rouge1", "ROUGE-1", "F-measure, 0 to 1", False),
     Metric("rougeL", "ROUGE-L", "F-measure, 0 to 1", False),
     Metric("accuracy", "accuracy", "share of queries, 0 to 1", False),

@@ -12,6 +12,7 @@ def verdict(report: Report) -> list[str]:
     if not metrics:
         return ["No arm could be computed, so there is nothing to compare."]
     sentences = [*_personalization(report, metrics), *_against_base(report, metrics[0]), *_swapped(report, metrics[0])]
+    sentences += ceiling(report)
     rows = comparisons_of(report)
     # Whoever is swapped is meant to lose, every other second arm to win.
     wrong = [
@@ -24,6 +25,18 @@ def verdict(report: Report) -> list[str]:
     elif rows and all(judged(metric, row) != NOT_TOLD for metric, row in rows):
         sentences.append("In every metric all arms are told apart, in the order that is expected.")
     return sentences
+
+
+def ceiling(report: Report) -> list[str]:
+    """That max-new-tokens cuts golds, where it does, and what ROUGE-L that leaves; else nothing."""
+    found = report.get("ceiling")
+    if not found or not found["cut_golds"]:
+        return []
+    cut, golds = found["cut_golds"], found["golds"]
+    return [
+        f"max-new-tokens = {report['settings'].get('max-new-tokens')} cuts {cut:,} of {golds:,} golds "
+        f"({100 * cut / golds:.0f} %): golds cut there have ROUGE-L {found['rougeL']:.3f}, about the best in reach."
+    ]
 
 
 def _personalization(report: Report, metrics: list[Metric]) -> list[str]:
@@ -45,7 +58,7 @@ def _personalization(report: Report, metrics: list[Metric]) -> list[str]:
         f"{lead}: against {ARMS[against]}, private parts change {loss.label} by {numbers} on average over "
         f"{row['users']:,} users (p {p_shown(row['p'])}){chance}."
     ]
-    answers = [(metric, comparison(report, against, "stage1+2", metric)) for metric in metrics[1:]]
+    answers = [(m, comparison(report, against, "stage1+2", m)) for m in metrics if not m.key.startswith("loss")]
     words = [f"{metric.label} {judged(metric, of)}" for metric, of in answers if of is not None]
     if words:
         sentences.append(f"What they do to the answers: {', '.join(words)}.")

@@ -28,11 +28,14 @@ def scores(report: dict[str, Any]) -> dict[tuple[str, str, str], float]:
 def in_both(
     first: dict[tuple[str, str, str], float], second: dict[tuple[str, str, str], float]
 ) -> tuple[dict[tuple[str, str, str], float], dict[tuple[str, str, str], float], list[str]]:
-    """Both without the arms that one of them lacks, such as `swapped` where nodes host one user; and these arms."""
-    arms = [{arm for _, arm, _ in report_scores} for report_scores in (first, second)]
-    odd = sorted(arms[0] ^ arms[1])
+    """Both without the arms and metrics that one of them lacks, such as `swapped` where nodes host one user, or a
+    metric that reports did not have yet; and the names of these.
+    """
+    arms, metrics = ([{key[place] for key in report_scores} for report_scores in (first, second)] for place in (1, 2))
+    odd = sorted((arms[0] ^ arms[1]) | (metrics[0] ^ metrics[1]))
     shared = [
-        {key: value for key, value in report_scores.items() if key[1] not in odd} for report_scores in (first, second)
+        {key: value for key, value in report_scores.items() if not {key[1], key[2]} & set(odd)}
+        for report_scores in (first, second)
     ]
     return shared[0], shared[1], odd
 

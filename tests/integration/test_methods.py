@@ -59,6 +59,9 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
+    assert report["ceiling"]["golds"] == report["data"]["queries"]
+    # Three of the tiny base's tokens are three letters.
+    assert report["ceiling"]["cut_golds"] > 0 and report["ceiling"]["rougeL"] < 0.5
     compared = {(row["a"], row["b"]) for row in report["comparisons"]}
     assert compared == {pair for pair in PAIRS if set(pair) <= arms}
     assert {row["users"] for row in report["comparisons"]} == ({len(report["users"])} if compared else set())

@@ -35,6 +35,12 @@ def change(path: tuple, value) -> dict:
         (change(("users", 0, "user_id"), "carol"), "0", 2, "error: the reports must hold the same users"),
         (change(("arms", "base", "loss_per_token"), 4.002), "0.01", 0, "5.0e-04"),
         (change(("arms", "swapped"), {"loss_per_token": 4.0}), "0", 0, "not compared: swapped"),
+        (
+            change(("users", 0, "arms", "base", "loss_per_token_without_eos"), 4.0),
+            "0",
+            0,
+            "not compared: loss_per_token_w",
+        ),
         ({"arms": {}}, "0", 2, "error:"),
     ],
 )

@@ -130,5 +130,6 @@ def test_a_choice_scores_the_gold_as_a_decoding_run_does(tiny64):
         )["u"]["base"]
         for tokens in (0, 4)
     )  # fmt: skip
-    assert set(one) == {"nll", "tokens"} and "squared" in other
+    assert set(one) == {"nll", "tokens", "nll_eos", "eos_tokens"} and "squared" in other
     assert one["nll"] == pytest.approx(other["nll"], rel=1e-9) and one["tokens"] == other["tokens"]
+    assert 0 < one["nll_eos"] == pytest.approx(other["nll_eos"], rel=1e-9) and one["eos_tokens"] == 2

@@ -286,15 +286,22 @@ def test_losses_are_the_likelihoods_of_the_completions_under_each_rows_edits(
 ):
     rows, banks = mixed
     found = losses(tiny64, rows, stack_of(banks, rule), budget=Budget(budget))
-    for row, (nll, tokens) in zip(rows, found, strict=True):
+    for row, (nll, tokens, nll_eos, eos_tokens) in zip(rows, found, strict=True):
         ids = row.row.prompt + row.row.completion
         log_p = reference_logits(tiny64, ids, edits_of(row, banks, rule, len(ids))).log_softmax(-1)
         start = len(row.row.prompt)
-        expected = -sum(float(log_p[start + k - 1, token]) for k, token in enumerate(row.row.completion))
-        assert tokens == len(row.row.completion) == 3  # x, y, EOS
-        assert nll == pytest.approx(expected, abs=1e-10)
-    assert len({round(nll, 6) for nll, _ in found}) == 12
+        expected = [-float(log_p[start + k - 1, token]) for k, token in enumerate(row.row.completion)]
+        assert tokens == len(row.row.completion) == 3 and eos_tokens == 1  # x, y, EOS
+        assert (nll, nll_eos) == (pytest.approx(sum(expected), abs=1e-10), pytest.approx(expected[-1], abs=1e-10))
+    assert len({round(loss.nll, 6) for loss in found}) == 12
     assert hooks_of(tiny64.model) == 0
+
+
+def test_a_completion_without_an_end_has_no_loss_of_it(tiny64):
+    (ended, cut) = losses(tiny64, [EditedRow(Row((5, 6), (7, 8, 0))), EditedRow(Row((5, 6), (7, 8)))], BARE)
+    (lone,) = losses(tiny64, [EditedRow(Row((9, 6), (7, 8)))], BARE)
+    assert ended.eos_tokens == 1 and ended.nll_eos == pytest.approx(ended.nll - cut.nll, abs=1e-10)
+    assert (cut.nll_eos, cut.eos_tokens) == (lone.nll_eos, lone.eos_tokens) == (0.0, 0)
 
 
 def test_losses_are_the_training_loss_times_the_tokens(tiny64, random_bank):
@@ -304,7 +311,8 @@ def test_losses_are_the_training_loss_times_the_tokens(tiny64, random_bank):
     found = losses(tiny64, [EditedRow(row, (0, 0)) for row in rows], stack)
     settings = TrainSettings(epochs=1, batch_size=len(rows), rate=1e-3)
     (result,) = train(tiny64, stack, [rows], [generator(0)], settings)
-    assert sum(nll for nll, _ in found) == pytest.approx(result.step_losses[0] * sum(n for _, n in found), abs=1e-9)
+    tokens = sum(loss.tokens for loss in found)
+    assert sum(loss.nll for loss in found) == pytest.approx(result.step_losses[0] * tokens, abs=1e-9)
 
 
 def test_finished_rows_are_counted_as_they_finish(tiny64):
@@ -340,5 +348,7 @@ def test_a_row_that_names_no_edits_at_all_is_the_bases_own(tiny64, mixed):
     rows, banks = mixed
     bare = [EditedRow(row.row) for row in rows]
     assert generate(tiny64, bare, stack_of(banks), GREEDY) == generate(tiny64, bare, BARE, GREEDY)
-    for (nll, _), (expected, _) in zip(losses(tiny64, bare, stack_of(banks)), losses(tiny64, bare, BARE), strict=True):
+    for (nll, *_), (expected, *_) in zip(
+        losses(tiny64, bare, stack_of(banks)), losses(tiny64, bare, BARE), strict=True
+    ):
         assert nll == pytest.approx(expected, abs=1e-12)

@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fed.answering import evaluation
-from fed.answering.reader import Reader
+from fed.answering.reader import Loss, Reader
 from fed.forward.batching import Row
 from fed.lamp.tasks import get_task
 from fed.lamp.user import Query
 
 TASK, TAGS = get_task("LaMP_7"), get_task("LaMP_2M")
+EOS = 0
+NO_END = {"nll_eos": 0.0, "eos_tokens": 0.0}
 
 
 class FakeReader(Reader):
@@ -25,12 +27,14 @@ class FakeReader(Reader):
         if on_rows:
             on_rows(len(questions))
         arm = {(False, None): 1.0, (True, None): 2.0}
+        values = [
+            q.row.prompt[0] * arm.get((q.collective, q.personal), 10.0 + ord(q.personal or "0")) for q in questions
+        ]
+        # The end costs a fourth of a row's loss where it has one.
+        ends = [q.row.completion[-1] == EOS for q in questions]
         return [
-            (
-                q.row.prompt[0] * arm.get((q.collective, q.personal), 10.0 + ord(q.personal or "0")),
-                len(q.row.completion),
-            )
-            for q in questions
+            Loss(value, len(q.row.completion), value / 4 * end, int(end))
+            for q, value, end in zip(questions, values, ends, strict=True)
         ]
 
     def generate(self, questions, *, max_new_tokens, stop, on_rows=None):
@@ -74,16 +78,16 @@ def test_the_sums_of_each_arm_are_those_of_its_own_questions():
     a, b = 10.0 + ord("a"), 10.0 + ord("b")
     assert found == {
         "b": {
-            "base": {"nll": 5.0, "tokens": 5.0},
-            "stage1": {"nll": 10.0, "tokens": 5.0},
-            "stage1+2": {"nll": 5 * b, "tokens": 5.0},
-            "swapped": {"nll": 5 * a, "tokens": 5.0},
+            "base": {"nll": 5.0, "tokens": 5.0, **NO_END},
+            "stage1": {"nll": 10.0, "tokens": 5.0, **NO_END},
+            "stage1+2": {"nll": 5 * b, "tokens": 5.0, **NO_END},
+            "swapped": {"nll": 5 * a, "tokens": 5.0, **NO_END},
         },
         "a": {
-            "base": {"nll": 5.0, "tokens": 5.0},
-            "stage1": {"nll": 10.0, "tokens": 5.0},
-            "stage1+2": {"nll": 5 * a, "tokens": 5.0},
-            "swapped": {"nll": 5 * b, "tokens": 5.0},
+            "base": {"nll": 5.0, "tokens": 5.0, **NO_END},
+            "stage1": {"nll": 10.0, "tokens": 5.0, **NO_END},
+            "stage1+2": {"nll": 5 * a, "tokens": 5.0, **NO_END},
+            "swapped": {"nll": 5 * b, "tokens": 5.0, **NO_END},
         },
     }
     assert tuple(found["a"]) == evaluation.ARMS
@@ -170,3 +174,51 @@ def test_scores_have_the_tasks_metrics_where_answers_were_given():
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert scores["f1"] == pytest.approx((2 * 2 / (2 + 3)) / 15)  # romance: 2 hits, 2 golds, 3 answers; all 15 labels
     assert evaluation.arm_scores(TAGS, []) is None
+
+
+def test_the_loss_without_eos_leaves_out_the_ends_and_their_losses():
+    """Rows of three tokens that cost 4 and 8 nats, a fourth of it their end; one of the four rows has no end."""
+    one = user("a", [4, 8])
+    ended = evaluation.TestUser("a", one.queries, [Row((4,), (7, 7, EOS)), Row((8,), (7, 7, EOS))])
+    cut = evaluation.TestUser("b", one.queries, [Row((4,), (7, 7, 7)), Row((8,), (7, 7, EOS))])
+    found = evaluation.evaluate(TASK, FakeReader(), [ended, cut], [], max_new_tokens=0)
+    assert found["a"]["base"] == {"nll": 12.0, "tokens": 6.0, "nll_eos": 3.0, "eos_tokens": 2.0}
+    assert found["b"]["base"] == {"nll": 12.0, "tokens": 6.0, "nll_eos": 2.0, "eos_tokens": 1.0}
+    scores = evaluation.arm_scores(TASK, [arms["base"] for arms in found.values()])
+    assert scores == {"loss_per_token": 24 / 12, "loss_per_token_without_eos": (24 - 5) / (12 - 3)}
+
+
+def test_sums_that_do_not_tell_eos_apart_have_the_loss_with_it_alone():
+    assert evaluation.arm_scores(TASK, [{"nll": 10.0, "tokens": 5.0}]) == {"loss_per_token": 2.0}
+
+
+class Letters:
+    """A tokenizer for rows whose tokens are the letters' numbers."""
+
+    eos_token_id = EOS
+
+    def decode(self, tokens):
+        return " ".join(chr(token) for token in tokens)
+
+
+def test_what_can_be_written_of_the_golds_is_counted_once_and_stands_beside_every_arms_answers():
+    """Golds of four and of two words; two tokens may be written."""
+    queries = [Query("1", "x", "a b c d"), Query("2", "x", "a b")]
+    rows = [Row((1,), (*map(ord, "abcd"), EOS)), Row((2,), (*map(ord, "ab"), EOS))]
+    users = [evaluation.TestUser("a", queries, rows)]
+    found = evaluation.evaluate(TASK, FakeReader(), users, [], max_new_tokens=2, tokenizer=Letters())["a"]
+    for arm in ("base", "stage1"):
+        assert found[arm]["cut_golds"] == 1.0
+        assert found[arm]["reachable_rougeL"] == pytest.approx(2 * 1 * 0.5 / 1.5 + 1)
+
+
+@pytest.mark.parametrize("without", [{"max_new_tokens": 0, "tokenizer": Letters()}, {"max_new_tokens": 2}])
+def test_without_answers_or_a_tokenizer_no_gold_is_counted_as_cut(without):
+    found = evaluation.evaluate(TASK, FakeReader(), [user("a", [1])], [], **without)
+    assert "cut_golds" not in found["a"]["base"]
+
+
+def test_labels_have_no_ceiling():
+    users = [user("a", [1], gold="romance")]
+    found = evaluation.evaluate(TAGS, FakeReader(), users, [], max_new_tokens=2, tokenizer=Letters())
+    assert "cut_golds" not in found["a"]["base"]

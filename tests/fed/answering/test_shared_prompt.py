@@ -32,9 +32,11 @@ def test_a_shared_prompt_scores_as_rows_of_their_own(tiny64, random_bank, hooks_
     rows, seen = asked(), []
     together = losses(tiny64, rows, stack, budget=Budget(budget), on_rows=seen.append)
     alone = [losses(tiny64, [row], stack)[0] for row in rows]
-    assert [tokens for _, tokens in together] == [tokens for _, tokens in alone]
-    assert [nll for nll, _ in together] == pytest.approx([nll for nll, _ in alone], rel=1e-9)
-    assert len({round(nll, 6) for nll, _ in together}) == len(rows)  # every prompt, edit and label tells
+    assert [loss.tokens for loss in together] == [loss.tokens for loss in alone]
+    assert [loss.eos_tokens for loss in together] == [loss.eos_tokens for loss in alone]
+    assert [loss.nll for loss in together] == pytest.approx([loss.nll for loss in alone], rel=1e-9)
+    assert [loss.nll_eos for loss in together] == pytest.approx([loss.nll_eos for loss in alone], rel=1e-9)
+    assert len({round(loss.nll, 6) for loss in together}) == len(rows)  # every prompt, edit and label tells
     assert sum(seen) == len(rows) and hooks_of(tiny64.model) == 0
 
 
@@ -70,11 +72,11 @@ def test_labels_of_one_token_need_no_second_pass(tiny64):
     rows = [EditedRow(Row((5, 6, 7), (token,))) for token in (8, 9)]
     found = losses(tiny64, rows, BARE)
     logits = tiny64.model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1].log_softmax(-1)
-    assert [nll for nll, _ in found] == pytest.approx([-logits[8].item(), -logits[9].item()], rel=1e-9)
+    assert [loss.nll for loss in found] == pytest.approx([-logits[8].item(), -logits[9].item()], rel=1e-9)
 
 
 def test_rows_alone_and_shared_keep_their_order(tiny64):
     rows = [EditedRow(Row(p, c)) for p, c in (((5, 6), (7, 0)), ((9,), (4, 0)), ((5, 6), (8, 0)), ((9, 9), (4, 4, 0)))]
     together = losses(tiny64, rows, BARE)
     alone = [losses(tiny64, [row], BARE)[0] for row in rows]
-    assert [nll for nll, _ in together] == pytest.approx([nll for nll, _ in alone], rel=1e-9)
+    assert [loss.nll for loss in together] == pytest.approx([loss.nll for loss in alone], rel=1e-9)

@@ -138,7 +138,7 @@ def test_a_users_own_edit_answers_in_place_of_the_collective_one(make, tiny64, e
     row = rows(1, 9)[0]
     arms = [(False, None), (True, None), (True, "zoe")]
     for (collective, personal), edit in zip(arms, (None, edits[0], edits[1]), strict=True):
-        ((nll, _),) = reader.losses([Question(row, collective, personal)])
+        ((nll, *_),) = reader.losses([Question(row, collective, personal)])
         ids = row.prompt + row.completion
         bank = [] if edit is None else [(EditBank.from_tensors(shape_of(edit), [edit]), 0, [True] * len(ids))]
         log_p = reference_logits(tiny64, ids, bank).log_softmax(-1)

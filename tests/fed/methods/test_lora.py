@@ -120,10 +120,10 @@ def test_each_question_is_answered_under_the_adapters_it_asks_for(make, tiny64):
     questions = [Question(row, c, p) for c, p in arms]
     reader, ticks = method.reader(tiny64, collective, private), []
     losses = reader.losses(questions, ticks.append)
-    nll = [value for value, _ in losses]
+    nll = [loss.nll for loss in losses]
     assert nll[0] == pytest.approx(nll[4]) and nll[2] == pytest.approx(nll[5])
     assert len({round(value, 6) for value in nll}) == 4 and sum(ticks) == 6
-    for question, (nll, _) in zip(questions, losses, strict=True):
+    for question, (nll, *_) in zip(questions, losses, strict=True):
         with method.adapted(tiny64, ("collective", "private")) as adapters:
             adapters.fill("collective", collective)
             adapters.fill("private", private[question.personal or "bob"])

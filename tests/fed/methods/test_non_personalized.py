@@ -32,7 +32,7 @@ def test_nothing_is_federated_nothing_is_private_and_nothing_trains(method, tiny
 def test_answers_and_losses_are_the_bases_own(method, tiny64, reference_logits, hooks_of):
     row = Row((5, 9, 20, 33), (7, 8, 0))
     reader, seen = method.reader(tiny64, {}, {}), []
-    ((nll, tokens),) = reader.losses([Question(row, False, None)], seen.append)
+    ((nll, tokens, *_),) = reader.losses([Question(row, False, None)], seen.append)
     ids = row.prompt + row.completion
     log_p = reference_logits(tiny64, ids, []).log_softmax(-1)
     assert tokens == 3 and seen == [1]

@@ -177,7 +177,7 @@ def test_each_question_is_answered_under_the_edits_it_asks_for(make, tiny64, ran
     row = rows(1, 9)[0]
     questions = [Question(row, c, p) for c in (False, True) for p in (None, "zoe", "mia", "adam")]
     ids = row.prompt + row.completion
-    for question, (nll, tokens) in zip(questions, reader.losses(questions), strict=True):
+    for question, (nll, tokens, *_) in zip(questions, reader.losses(questions), strict=True):
         everywhere = [True] * len(ids)
         edits = [(shared, 0, everywhere)] * question.collective
         edits += [(bank, number[question.personal], everywhere)] if question.personal else []
@@ -190,7 +190,7 @@ def test_each_question_is_answered_under_the_edits_it_asks_for(make, tiny64, ran
 def test_a_reader_without_private_parts_answers_with_base_and_collective(make, tiny64, random_bank):
     reader = make().reader(tiny64, random_bank(1, rank=3).tensors(0), {})
     row = rows(1, 9)[0]
-    (base, _), (stage1, _) = reader.losses([Question(row, False, None), Question(row, True, None)])
+    (base, *_), (stage1, *_) = reader.losses([Question(row, False, None), Question(row, True, None)])
     assert base != stage1
     with pytest.raises(KeyError):
         reader.losses([Question(row, True, "zoe")])

@@ -59,7 +59,7 @@ def test_a_question_is_answered_under_the_users_edit_alone(make, tiny64, random_
     row = rows(1, 9)[0]
     ids = row.prompt + row.completion
     for number, user in enumerate(("zoe", "adam")):
-        ((nll, _),) = reader.losses([Question(row, False, user)])
+        ((nll, *_),) = reader.losses([Question(row, False, user)])
         log_p = reference_logits(tiny64, ids, [(bank, number, [True] * len(ids))]).log_softmax(-1)
         start = len(row.prompt)
         expected = -sum(float(log_p[start + k - 1, token]) for k, token in enumerate(row.completion))

@@ -105,7 +105,7 @@ def test_alpha_times_s_is_added_at_its_block_where_answer_tokens_are_read_off(ma
             handle.remove()
 
     for name in (None, "zoe", "adam"):
-        ((nll, tokens),) = reader.losses([Question(row, False, name)])
+        ((nll, tokens, *_),) = reader.losses([Question(row, False, name)])
         log_p = logits(private[name]["style"] if name else torch.zeros(32, dtype=torch.float64))
         expected = -sum(float(log_p[3 + k, token]) for k, token in enumerate(row.completion))
         assert tokens == 4 and nll == pytest.approx(expected, abs=1e-9)

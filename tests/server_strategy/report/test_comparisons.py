@@ -5,7 +5,7 @@ import pytest
 from server_strategy.report.comparisons import comparison, comparisons_table, judged, users_better
 from server_strategy.report.tables import METRICS, render
 
-LOSS, ROUGE = METRICS[0], METRICS[2]
+LOSS, ROUGE = (next(m for m in METRICS if m.key == key) for key in ("loss_per_token", "rougeL"))
 
 
 def row(difference, low, high, p, *, metric="loss_per_token", a="stage1", b="stage1+2", users=8):

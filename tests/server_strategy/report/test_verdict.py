@@ -110,6 +110,24 @@ def test_the_swapped_average_over_fewer_users_is_pointed_out():
     assert "nobody to swap" not in " ".join(verdict(report(4.6, 3.9, 3.8, 3.9, users=users[:1])))
 
 
+def test_golds_that_are_cut_are_told_and_where_none_is_there_is_no_word_of_it():
+    told = verdict(
+        report(
+            4.6,
+            3.9,
+            3.8,
+            3.9,
+            ceiling={"golds": 60, "cut_golds": 12, "rougeL": 0.9312},
+            settings={"max-new-tokens": 24},
+        )
+    )
+    assert (
+        "max-new-tokens = 24 cuts 12 of 60 golds (20 %): golds cut there have ROUGE-L 0.931, about the best in reach."
+    ) in told
+    for none in (None, {"golds": 60, "cut_golds": 0, "rougeL": 1.0}):
+        assert "cuts" not in " ".join(verdict(report(4.6, 3.9, 3.8, 3.9, ceiling=none, settings={})))
+
+
 def test_a_diverged_run_is_not_praised():
     text = " ".join(verdict(report(4.6, 3.9, math.nan, 3.8)))
     assert "no finite difference" in text and "cannot be told" in text and "helped:" not in text
