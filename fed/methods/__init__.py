@@ -40,6 +40,6 @@ def check_installed(settings: Settings) -> None:
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         raise ValueError(
-            f"method {settings.method!r} with engine {settings.engine!r} needs {' and '.join(libraries)}, and "
-            f"{' and '.join(missing)} is not installed: make setup"
+            f"method {settings.method!r} with engine {settings.engine!r} needs {' and '.join(libraries)}, "
+            f"not installed: {', '.join(missing)}; make setup installs all"
         )

@@ -41,5 +41,5 @@ def test_without_pyreft_its_engine_alone_is_refused(library, monkeypatch):
     check_installed(settings("perfit", engine="pyreft"))
     monkeypatch.setitem(sys.modules, library, None)
     check_installed(settings("perfit"))
-    with pytest.raises(ValueError, match=f"engine 'pyreft' needs pyreft and pyvene, and {library} is not installed"):
+    with pytest.raises(ValueError, match=f"engine 'pyreft' needs pyreft and pyvene, not installed: {library};"):
         check_installed(settings("perfit", engine="pyreft"))

@@ -39,5 +39,5 @@ def test_a_method_whose_library_is_not_installed_is_refused_before_anything_star
     settings = apps.settings("lamp7", {"method": "oppu", "average": "fedavg", "base-model": str(tiny_base)})
     apps.preflight(settings)
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match="method 'oppu' .* needs peft, and peft is not installed: make setup"):
+    with pytest.raises(ValueError, match="method 'oppu' .* needs peft, not installed: peft; make setup"):
         apps.preflight(settings)
