@@ -1,6 +1,6 @@
 # make lamp7      install what a run needs, run the main job, wait, fail if the run failed
 # make lamp4 DATA=/path/to/data     the same on LaMP-4 data (lamp2n … lamp5)
-# make test       the tests but those marked `nightly`        make nightly     all of them
+# make test       the tests but those marked `nightly`        make nightly     those
 # make lint       ruff and mypy                               make setup       only install, everything, into .venv
 # make lock       pin what pyproject.toml asks for            make lock-check  do the pins resolve, on every Python?
 # make clean      forget .venv and runs
@@ -40,7 +40,7 @@ test: $(DEV)
 	$(BIN)/python -m pytest -m "not nightly" --durations=25
 
 nightly: $(DEV)
-	PERFIT_SLOW=1 $(BIN)/python -m pytest -m "" --durations=25
+	$(BIN)/python -m pytest -m nightly --durations=25
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -6,13 +6,14 @@ nothing of `fed.edits.hooks`, `fed.edits.loreft`, `fed.edits.positions` or a cac
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,11 +23,14 @@ from fed.base.random_base import tiny_llama as make_llama
 from fed.base.random_base import tiny_tokenizer as make_tokenizer
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.stiefel import random_rows
+from fed.settings.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)  # two cores are shared, and the models are tiny
 # A busy machine is no failure: wall-clock limits of Hypothesis are off.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 def _exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
@@ -153,3 +157,50 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-llama")
     save_tiny(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def settings_in(tiny_base: Path) -> Callable[..., Settings]:
+    """settings_in(folder, rounds=2, …) -> Settings of a short LaMP_7 run on the tiny base; keys with `_` for `-`."""
+    file = REPOSITORY / "sims" / "lamp7" / "pyproject.toml"
+    config = tomllib.loads(file.read_text())["tool"]["flwr"]["app"]["config"]
+    short = {
+        "base-model": str(tiny_base),
+        "data": "synthetic:6",
+        "layers": "1,2",
+        "stage1-rank": 3,
+        "stage2-rank": 2,
+        "rounds": 2,
+        "fraction": 0.5,
+        "stage1-lr": 0.005,
+        "stage2-lr": 0.005,
+        "local-epochs": 1,
+        "stage2-epochs": 1,
+        "max-items": 5,
+        "max-queries": 2,
+        "max-new-tokens": 6,
+        "batch-size": 4,
+        "positions": "all",
+        "stage2-positions": "same",
+        "average": "svd",
+        "strategy": "fedavg",
+        "engine": "batched",
+        "cohorts": "paper",
+        "temperature": 0.0,
+    }
+
+    def make(folder: Path, **changes: object) -> Settings:
+        here = {"output-dir": str(folder)} | {key.replace("_", "-"): value for key, value in changes.items()}
+        return Settings.parse({**config, **short, **here})
+
+    return make
+
+
+@pytest.fixture
+def settings(settings_in: Callable[..., Settings], tmp_path: Path) -> Callable[..., Settings]:
+    """settings(rounds=2, …) -> those settings, with results in a folder of the test's own."""
+
+    def make(**changes: object) -> Settings:
+        return settings_in(tmp_path / "runs", **changes)
+
+    return make

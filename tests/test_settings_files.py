@@ -1,7 +1,6 @@
 """Every app's pyproject.toml is one that Flower and this project accept."""
 
 import ast
-import subprocess
 import sys
 import tomllib
 from importlib import import_module
@@ -49,12 +48,11 @@ def test_there_are_apps_to_check():
         assert (file.parent / "paper.toml").is_file()
 
 
-def test_the_files_are_those_that_the_shared_template_makes():
+def test_the_files_are_those_that_the_shared_template_makes(monkeypatch, capsys):
     """A change of an app's settings belongs in sims/app.template.toml or sims/apps.toml; of words, in fed/settings."""
-    done = subprocess.run(
-        [sys.executable, str(CHECKOUT / "sims" / "write_apps.py"), "--check"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}: run python sims/write_apps.py"
+    monkeypatch.setattr(sys, "argv", ["write_apps", "--check"])
+    code = import_module("write_apps").main()
+    assert code == 0, f"{capsys.readouterr()}: run python sims/write_apps.py"
 
 
 def test_what_a_key_means_stands_beside_it_in_the_same_words_and_fits_the_line(file):

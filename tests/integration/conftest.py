@@ -1,49 +1,43 @@
-"""Settings of a short run on the tiny base."""
+"""Runs that several tests read and none changes."""
 
 from __future__ import annotations
 
-import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from fed.settings.settings import Settings
+from tests.integration.in_process import RecordingGrid, federate
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its settings, its report, all that crossed, and the folder of its results."""
+
+    settings: Settings
+    report: dict
+    grid: RecordingGrid
+    folder: Path
 
 
-@pytest.fixture
-def settings(tiny_base: Path, tmp_path: Path):
-    """settings(rounds=2, ...) -> Settings of a short LaMP_7 run on the tiny base; keys with `_` for `-`."""
-    file = REPOSITORY / "sims" / "lamp7" / "pyproject.toml"
-    config = tomllib.loads(file.read_text())["tool"]["flwr"]["app"]["config"]
-    short = {
-        "base-model": str(tiny_base),
-        "data": "synthetic:6",
-        "layers": "1,2",
-        "stage1-rank": 3,
-        "stage2-rank": 2,
-        "rounds": 2,
-        "fraction": 0.5,
-        "stage1-lr": 0.005,
-        "stage2-lr": 0.005,
-        "local-epochs": 1,
-        "stage2-epochs": 1,
-        "max-items": 5,
-        "max-queries": 2,
-        "max-new-tokens": 6,
-        "batch-size": 4,
-        "positions": "all",
-        "stage2-positions": "same",
-        "average": "svd",
-        "strategy": "fedavg",
-        "engine": "batched",
-        "cohorts": "paper",
-        "temperature": 0.0,
-        "output-dir": str(tmp_path / "runs"),
-    }
+@pytest.fixture(scope="session")
+def plain_run(settings_in, tmp_path_factory) -> Run:
+    """The settings' own run, on two SuperNodes."""
+    run = settings_in(tmp_path_factory.mktemp("plain"))
+    return Run(run, *federate(run, 2))
 
-    def make(**changes: object) -> Settings:
-        return Settings.parse({**config, **short, **{k.replace("_", "-"): v for k, v in changes.items()}})
 
-    return make
+@pytest.fixture(scope="session")
+def on_one_node(settings_in, tmp_path_factory):
+    """on_one_node("paper") -> the report of the float64 run with these cohorts on one SuperNode."""
+    reports: dict[str, dict] = {}
+
+    def report(cohorts: str) -> dict:
+        if cohorts not in reports:
+            folder = tmp_path_factory.mktemp(f"one-node-{cohorts}")
+            run = settings_in(folder, dtype="float64", wire_dtype="float64", cohorts=cohorts)
+            reports[cohorts] = federate(run, 1)[0]
+        return reports[cohorts]
+
+    return report

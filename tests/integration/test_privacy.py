@@ -7,6 +7,8 @@ import torch
 from flwr.app import Message
 
 from fed.communication.wire import pack
+from fed.lamp.records import open_corpus
+from fed.lamp.tasks import get_task
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL, Vault
 from tests.integration.in_process import federate
@@ -18,9 +20,8 @@ def arrays_in(message: Message) -> list[tuple[str, np.ndarray]]:
     return [(key, a.numpy()) for record in message.content.array_records.values() for key, a in record.items()]
 
 
-def test_no_message_of_a_run_holds_a_stage_2_tensor_by_bytes_or_by_shape_and_name(settings):
-    _, grid, folder = federate(settings(), 2)
-    private = [read_tensors(path)[0] for path in (folder / "vault").glob(f"*/{PERSONAL}")]
+def test_no_message_of_a_run_holds_a_stage_2_tensor_by_bytes_or_by_shape_and_name(plain_run):
+    private = [read_tensors(path)[0] for path in (plain_run.folder / "vault").glob(f"*/{PERSONAL}")]
     assert len(private) == 6
     needles: list[bytes] = []
     shapes: set[tuple[str, tuple[int, ...]]] = set()
@@ -32,7 +33,7 @@ def test_no_message_of_a_run_holds_a_stage_2_tensor_by_bytes_or_by_shape_and_nam
         shapes |= {(name, tuple(t.shape)) for name, t in tensors.items()}
         sizes.add(sum(t.numel() for t in tensors.values()))
     crossed = 0
-    for _, _, message in grid.seen:
+    for _, _, message in plain_run.grid.seen:
         for name, array in arrays_in(message):
             crossed += 1
             assert (name, array.shape) not in shapes
@@ -50,31 +51,27 @@ def test_no_message_of_a_run_holds_a_stage_2_tensor_by_bytes_or_by_shape_and_nam
     assert crossed > 0
 
 
-def test_stage_2_and_the_evaluation_send_no_array_at_all(settings):
-    _, grid, _ = federate(settings(), 2)
-    later = [m for _, _, m in grid.seen if m.metadata.message_type in ("train.personalize", "evaluate")]
+def test_stage_2_and_the_evaluation_send_no_array_at_all(plain_run):
+    seen = plain_run.grid.seen
+    later = [m for _, _, m in seen if m.metadata.message_type in ("train.personalize", "evaluate")]
     assert len(later) == 8
     assert not any(arrays_in(message) for message in later)
 
 
-def test_no_text_of_a_user_crosses(settings):
-    from fed.lamp.records import open_corpus
-    from fed.lamp.tasks import get_task
-
-    short = settings()
-    _, grid, _ = federate(short, 2)
+def test_no_text_of_a_user_crosses(plain_run):
+    short = plain_run.settings
     corpus = open_corpus(short.data, get_task("LaMP_7"), seed=short.seed)
     user = corpus.user(corpus.cohorts["test"][0])
     texts = [item["text"] for item in user.profile] + [q.gold for q in user.queries]
-    for _, _, message in grid.seen:
+    for _, _, message in plain_run.grid.seen:
         said = "" if message.has_error() else str(dict(message.content))
         assert not any(text in said for text in texts)
 
 
-def test_erasing_one_users_vault_changes_no_other_users_own_arms(settings, tmp_path):
-    whole, _, _ = federate(settings(output_dir=str(tmp_path / "whole")), 2)
+def test_erasing_one_users_vault_changes_no_other_users_own_arms(settings, plain_run):
+    whole = plain_run.report
     victim = whole["users"][1]["user_id"]
-    short = settings(output_dir=str(tmp_path / "erased"))
+    short = settings()
 
     def erase(message_type: str) -> None:
         if message_type == "evaluate":

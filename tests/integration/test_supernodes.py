@@ -16,25 +16,23 @@ def all_losses(report: dict, arms: tuple[str, ...]) -> list[float]:
 
 @pytest.mark.parametrize("cohorts", ["paper", "all"])
 @pytest.mark.parametrize("nodes", [2, 6, 12])
-def test_any_number_of_supernodes_gives_the_same_losses_in_float64(settings, tmp_path, cohorts, nodes):
+def test_any_number_of_supernodes_gives_the_same_losses_in_float64(settings, on_one_node, cohorts, nodes):
     arms = ("base", "stage1", "stage1+2")
-    reports = []
-    for count in (1, nodes):
-        short = settings(dtype="float64", wire_dtype="float64", cohorts=cohorts, output_dir=str(tmp_path / f"{count}"))
-        reports.append(federate(short, count)[0])
-    assert all_losses(reports[1], arms) == pytest.approx(all_losses(reports[0], arms), rel=1e-9, abs=1e-9)
-    assert [user["user_id"] for user in reports[0]["users"]] == [user["user_id"] for user in reports[1]["users"]]
+    one = on_one_node(cohorts)
+    many, _, _ = federate(settings(dtype="float64", wire_dtype="float64", cohorts=cohorts), nodes)
+    assert all_losses(many, arms) == pytest.approx(all_losses(one, arms), rel=1e-9, abs=1e-9)
+    assert [user["user_id"] for user in many["users"]] == [user["user_id"] for user in one["users"]]
 
 
-def test_two_runs_with_the_same_seed_and_nodes_are_identical_bit_for_bit(settings, tmp_path):
-    first, second = (federate(settings(output_dir=str(tmp_path / name)), 2)[0] for name in ("a", "b"))
-    assert first["arms"] == second["arms"]
-    assert first["users"] == second["users"]
+def test_two_runs_with_the_same_seed_and_nodes_are_identical_bit_for_bit(settings, plain_run):
+    again, _, _ = federate(settings(), 2)
+    assert again["arms"] == plain_run.report["arms"]
+    assert again["users"] == plain_run.report["users"]
 
 
-def test_another_seed_gives_another_run(settings, tmp_path):
-    first, second = (federate(settings(seed=s, output_dir=str(tmp_path / str(s))), 2)[0] for s in (0, 1))
-    assert first["arms"]["stage1"] != second["arms"]["stage1"]
+def test_another_seed_gives_another_run(settings, plain_run):
+    other, _, _ = federate(settings(seed=plain_run.settings.seed + 1), 2)
+    assert other["arms"]["stage1"] != plain_run.report["arms"]["stage1"]
 
 
 def test_a_user_alone_on_its_node_has_no_swapped_arm(settings):
@@ -61,9 +59,9 @@ def test_the_ledger_counts_payloads_of_every_user_as_the_edit_times_its_messages
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_narrow_wire_dtype_halves_the_payload(settings, tmp_path, dtype):
-    wide, _, _ = federate(settings(output_dir=str(tmp_path / "wide")), 1)
-    narrow, _, _ = federate(settings(wire_dtype=dtype, output_dir=str(tmp_path / "narrow")), 1)
+def test_a_narrow_wire_dtype_halves_the_payload(settings, plain_run, dtype):
+    wide = plain_run.report
+    narrow, _, _ = federate(settings(wire_dtype=dtype), 2)
     for direction in DIRECTIONS:
         assert 2 * narrow["bytes"]["stage1"][direction]["payload"] == wide["bytes"]["stage1"][direction]["payload"]
     assert narrow["arms"]["stage1"]["loss_per_token"] == pytest.approx(
@@ -71,12 +69,15 @@ def test_a_narrow_wire_dtype_halves_the_payload(settings, tmp_path, dtype):
     )
 
 
+NIGHTLY = [(s, "svd") for s in ("fedavgm", "fedadagrad", "fedyogi", "fedprox")]
+NIGHTLY += [(s, "fedavg") for s in ("fedavg", "fedadam", "fedmedian", "fedtrimmedavg", "multikrum", "bulyan")]
+
+
 @pytest.mark.parametrize(
     ("strategy", "average"),
-    [(s, "svd") for s in ("fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")]
-    + [(s, "fedavg") for s in ("fedavg", "fedadam", "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")],
+    [("fedadam", "svd"), ("krum", "fedavg"), *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY)],
 )
-def test_stock_strategies_run_over_users(settings, strategy, average):
+def test_a_whole_run_with_a_stock_strategy_over_users(settings, strategy, average):
     report, _, _ = federate(settings(strategy=strategy, average=average, fraction=1.0, max_new_tokens=0), 2)
     assert [row["users"] for row in report["rounds"]] == [6, 6]
     assert report["arms"]["stage1"]["loss_per_token"] != report["arms"]["base"]["loss_per_token"]

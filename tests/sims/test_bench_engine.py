@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pyreft")
-SCRIPT = Path(__file__).resolve().parents[2] / "sims" / "bench_engine.py"
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300)
-
-
-def test_all_parts_on_a_tiny_base(tiny_base, tmp_path):
+def test_all_parts_on_a_tiny_base(command, tiny_base, tmp_path):
     file = tmp_path / "bench.json"
-    few = ["--users", "3", "--rows", "2", "--repeats", "1", "--layers", "1,2", "--dtype", "float32"]
-    done = bench("--base-model", str(tiny_base), *few, "--json", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
+    few = ("--users", "3", "--rows", "2", "--repeats", "1", "--layers", "1,2", "--dtype", "float32")
+    ended = command("bench_engine", "--base-model", tiny_base, *few, "--json", file)
+    assert ended.code == 0, ended.out + ended.err
     found = json.loads(file.read_text())
     (case,) = found["train"]
     assert case["pyreft_first_step_difference"] < 1e-5 and case["pyreft_worst_difference"] < 0.03
@@ -39,22 +31,18 @@ def test_all_parts_on_a_tiny_base(tiny_base, tmp_path):
     assert found["base_model"]["dtype"] == "float32" and found["commit"] and found["machine"]
 
 
-def test_a_base_that_is_not_there_is_one_line():
-    done = bench("--base-model", "/nowhere/model.gguf")
-    assert done.returncode == 1 and done.stderr.startswith("error: base-model GGUF file must exist")
-    done = bench("--parts", "train,speed")
-    assert (
-        done.returncode == 1
-        and done.stderr.startswith("error: parts must be among train,")
-        and "got speed" in done.stderr
-    )
+def test_a_base_that_is_not_there_is_one_line(command):
+    ended = command("bench_engine", "--base-model", "/nowhere/model.gguf")
+    assert ended.code == 1 and ended.err.startswith("error: base-model GGUF file must exist")
+    ended = command("bench_engine", "--parts", "train,speed")
+    assert ended.code == 1 and ended.err.startswith("error: parts must be among train,") and "got speed" in ended.err
 
 
-def test_a_random_base_is_timed_without_any_file(tmp_path):
+def test_a_random_base_is_timed_without_any_file(command, tmp_path):
     file = tmp_path / "bench.json"
-    few = ["--parts", "generate", "--repeats", "1", "--layers", "1,2", "--dtype", "float32", "--json", str(file)]
-    done = bench("--base-model", "random:tiny", *few)
-    assert done.returncode == 0, done.stdout + done.stderr
+    few = ("--users", "1", "--rows", "1", "--repeats", "1", "--layers", "1,2", "--dtype", "float32", "--json", file)
+    ended = command("bench_engine", "--base-model", "random:tiny", "--parts", "train", *few)
+    assert ended.code == 0, ended.out + ended.err
     assert json.loads(file.read_text())["base_model"]["name"] == "tiny of random weights"
-    done = bench("--base-model", "random:gpt-5")
-    assert done.returncode == 1 and done.stderr.startswith("error: a random base must be random:tiny or one of")
+    ended = command("bench_engine", "--base-model", "random:gpt-5")
+    assert ended.code == 1 and ended.err.startswith("error: a random base must be random:tiny or one of")

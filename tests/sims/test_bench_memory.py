@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "sims" / "bench_memory.py"
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
@@ -34,12 +31,11 @@ def test_pages_of_a_file_are_counted_and_those_of_its_neighbours_are_not(script,
     assert bench.mapped(2**30, None) == {"Rss": 0, "Pss": 0, "Private_Dirty": 0}  # no such process
 
 
-def test_two_processes_and_a_message_of_many_users(tmp_path, tiny_base):
+def test_two_processes_and_a_message_of_many_users(command, tmp_path, tiny_base):
     file = tmp_path / "memory.json"
-    command = [sys.executable, str(SCRIPT), "--parts", "base,stage2", "--users", "70", "--dtype", "float32"]
-    command += ["--base-model", str(tiny_base), "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    few = ("--parts", "base,stage2", "--users", "70", "--dtype", "float32", "--base-model", tiny_base)
+    ended = command("bench_memory", *few, "--json", file)
+    assert ended.code == 0, ended.out + ended.err
     found = json.loads(file.read_text())
     assert found["base"]["processes"] == 2 and found["base"]["base_bytes"] == 4 * 37_344
     assert found["base"]["file_private_dirty"] == 0 and all(found["base"]["file_rss"])

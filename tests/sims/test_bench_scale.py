@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "sims" / "bench_scale.py"
+from simulation import apps
 
 
 def sized(users: int, seconds: float) -> dict:
@@ -33,13 +29,29 @@ def test_the_plot_is_written_as_png_and_svg(script, tmp_path):
     assert "<svg" in (tmp_path / "scale.svg").read_text()
 
 
-def test_a_size_is_a_real_run_of_the_app(tmp_path):
-    file = tmp_path / "scale.json"
-    command = [sys.executable, str(SCRIPT), "--users", "3", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (one,) = json.loads(file.read_text())["runs"]
-    assert one["users"] == 3 and one["peak_bytes"] > 0
-    assert one["seconds"]["total"] == pytest.approx(
-        sum(one["seconds"][name] for name in ("stage1", "stage2", "evaluate", "around"))
-    )
+def assert_one_size(file, users):
+    (size,) = json.loads(file.read_text())["runs"]
+    assert size["users"] == users and size["peak_bytes"] > 0
+    parts = (size["seconds"][name] for name in ("stage1", "stage2", "evaluate", "around"))
+    assert size["seconds"]["total"] == pytest.approx(sum(parts))
+    assert size["user_round_seconds"] == pytest.approx(size["seconds"]["total"] / (3 * users))
+
+
+def test_a_size_is_what_a_real_runs_report_says(command, script, flower_run, monkeypatch, tmp_path):
+    def finished(app, config, *, say):
+        assert apps.settings(app, config).rounds == 1  # the run config is one that the app accepts
+        return flower_run.finished
+
+    monkeypatch.setattr(script("bench.scale"), "run", finished)
+    ended = command("bench_scale", "--users", "6", "--json", tmp_path / "scale.json")
+    assert ended.code == 0, ended.out + ended.err
+    assert_one_size(tmp_path / "scale.json", 6)
+    ended = command("bench_scale", "--users", "7")
+    assert ended.code == 1 and "7 users must be tested, and 6 were" in ended.err
+
+
+@pytest.mark.nightly
+def test_a_size_is_a_real_run_of_the_app(command, tmp_path):
+    ended = command("bench_scale", "--users", "3", "--json", tmp_path / "scale.json")
+    assert ended.code == 0, ended.out + ended.err
+    assert_one_size(tmp_path / "scale.json", 3)

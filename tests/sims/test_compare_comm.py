@@ -3,8 +3,6 @@
 import csv
 import importlib
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -31,15 +29,14 @@ def report(command, tmp_path):
     return run
 
 
-def test_the_command_itself_prints_the_papers_table_and_writes_json(tmp_path):
-    pytest.importorskip("rich")
+def test_the_command_itself_prints_the_papers_table_and_writes_json(command, tmp_path, monkeypatch, capsys):
     file = tmp_path / "report.json"
-    line = [sys.executable, str(SIMS / "compare_comm.py"), "--analytic", "--json", str(file)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "92.93 %" in done.stdout and "92.3 %" in done.stdout and "40.63 GiB" in done.stdout
-    assert "393,216" in done.stdout and "0.0010 %" in done.stdout and "98.44 %" in done.stdout
-    assert "not built yet" not in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert command(["--analytic", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "92.93 %" in said and "92.3 %" in said and "40.63 GiB" in said
+    assert "393,216" in said and "0.0010 %" in said and "98.44 %" in said
+    assert "not built yet" not in said
     assert set(json.loads(file.read_text())) == {
         "model", "settings", "paper_table", "paper_mean_reduction_percent", "flowertune", "methods", "scenarios",
         "notes",
@@ -111,8 +108,8 @@ def test_the_smallest_values_still_draw(command, tmp_path):
     assert command(["--analytic", "--model", "smollm2-135m", "--out", str(tmp_path), *smallest]) == 0
 
 
-def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp_path, tiny_base, capsys):
-    """Real Flower and Ray on a tiny base: payloads as analysed, and the table and figure of scenario (d)."""
+def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp_path, tiny_base, capsys, kept_worker):
+    """The real app on a tiny base: payloads as analysed, and the table and figure of scenario (d)."""
     pytest.importorskip("peft")
     measured = importlib.import_module("communication.measured")
     tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-users": 4, "stage2-users": 3, "max-items": 3}

@@ -40,7 +40,7 @@ def small(tiny_base):
 
 
 def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
-    command, script, small, tmp_path, monkeypatch
+    command, script, small, tmp_path, monkeypatch, kept_worker
 ):
     pytest.importorskip("peft")
     options = ("--tasks", "LaMP_7", "--methods", "perfit,lora-p", "--out", tmp_path, "-c", small)

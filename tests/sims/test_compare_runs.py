@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "sims" / "compare_runs.py"
 ARMS = {"base": {"loss_per_token": 4.0, "rougeL": 0.1}, "swapped": None}
 REPORT = {"arms": ARMS, "users": [{"user_id": name, "arms": ARMS} for name in ("alice", "bob")]}
 
@@ -44,21 +39,20 @@ def change(path: tuple, value) -> dict:
         ({"arms": {}}, "0", 2, "error:"),
     ],
 )
-def test_two_reports_are_compared(tmp_path, other, within, code, words):
+def test_two_reports_are_compared(command, tmp_path, other, within, code, words):
     for name, report in (("a", REPORT), ("b", other)):
         (tmp_path / name).write_text(json.dumps(report))
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "a"), str(tmp_path / "b"), "--within", within]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert words in done.stdout + done.stderr
+    ended = command("compare_runs", tmp_path / "a", tmp_path / "b", "--within", within)
+    assert ended.code == code, ended.out + ended.err
+    assert words in ended.out + ended.err
 
 
-def test_the_difference_over_all_users_stands_beside_the_largest(tmp_path):
+def test_the_difference_over_all_users_stands_beside_the_largest(command, monkeypatch, tmp_path):
     other = change(("users", 1, "arms", "base", "loss_per_token"), 4.1)
     other["arms"]["base"]["loss_per_token"] = 4.002
     for name, report in (("a", REPORT), ("b", other)):
         (tmp_path / name).write_text(json.dumps(report))
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "a"), str(tmp_path / "b")]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"})
-    (line,) = [line for line in done.stdout.splitlines() if "loss_per_token" in line]
+    monkeypatch.setenv("COLUMNS", "160")
+    ended = command("compare_runs", tmp_path / "a", tmp_path / "b")
+    (line,) = [line for line in ended.out.splitlines() if "loss_per_token" in line]
     assert "2.4e-02" in line and "5.0e-04" in line

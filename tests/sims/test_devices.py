@@ -1,7 +1,7 @@
 """Real federations on this machine: SuperLink and SuperNodes as processes, hurt, listened to, and compared.
 
-Two runs, each shared by several tests: one without TLS, captured, beside the same users in simulation; one with TLS and
-keys, in which devices are killed and strangers knock.
+A run without TLS, captured, beside the same users in simulation, is read by several tests: of the smallest federation
+there is, and by night of a larger one. By night, too: a run with TLS and keys in which devices are killed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from farm import farm as device_farm
 from farm import federation, keys
 from simulation import processes
 from simulation.apps import settings_of
+from simulation.in_process import run_here
 
 from fed.communication.ledger import DIRECTIONS, PHASES
 from fed.lamp.records import open_corpus
@@ -59,41 +61,83 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("devices")
 
 
-@pytest.fixture(scope="module")
-def plain_run(tiny_base, folder) -> subprocess.CompletedProcess[str]:
-    """`python sims/devices.py` with three devices, no TLS, everything captured."""
-    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "--devices", "3", "--no-tls", "--no-auth"]
-    command += [
-        "--no-namespaces",
-        "--capture",
-        "--folder",
-        str(folder / "plain"),
-        "-c",
-        short(tiny_base, folder / "plain-runs"),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+@dataclass(frozen=True)
+class Plain:
+    """A run of devices on loopback without TLS, everything captured.
+
+    Attributes:
+        devices: how many.
+        rounds: of stage 1.
+        folder: what the server and the devices wrote.
+        results: where the run's own folder is.
+        done: the command as it ended.
+    """
+
+    devices: int
+    rounds: int
+    folder: Path
+    results: Path
+    done: subprocess.CompletedProcess[str]
+
+
+LARGER = (3, 2)
+
+
+@pytest.fixture(scope="module", params=[(2, 1), pytest.param(LARGER, marks=pytest.mark.nightly)], ids=str)
+def plain_run(request, tiny_base, folder) -> Plain:
+    """`python sims/devices.py` with so many devices and rounds."""
+    devices, rounds = request.param
+    farm, results = folder / f"plain-{devices}", folder / f"plain-{devices}-runs"
+    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "--devices", str(devices)]
+    command += ["--no-tls", "--no-auth", "--no-namespaces", "--capture", "--folder", str(farm)]
+    command += ["-c", short(tiny_base, results, rounds=rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    return Plain(devices, rounds, farm, results, done)
 
 
 @pytest.fixture(scope="module")
 def plain_report(plain_run) -> dict:
-    assert plain_run.returncode == 0, plain_run.stdout + plain_run.stderr
-    return json.loads(Path(plain_run.stdout.strip().splitlines()[-1]).read_text())
+    done = plain_run.done
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
 
 
 def test_the_last_line_is_the_report_and_no_process_is_left(plain_run, plain_report):
-    pids = [int(pid) for pid in re.findall(r"SuperNode (\d+)", plain_run.stdout)]
-    assert len(pids) == 3 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    (port,) = re.findall(r"SuperLink on port (\d+)", plain_run.stdout)
+    said, devices, rounds = plain_run.done.stdout, plain_run.devices, plain_run.rounds
+    pids = [int(pid) for pid in re.findall(r"SuperNode (\d+)", said)]
+    assert len(pids) == devices and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    (port,) = re.findall(r"SuperLink on port (\d+)", said)
     assert not device_farm.reachable(int(port))
-    assert plain_report["supernodes"] == 3 and len(plain_report["users"]) == 3
-    for words in ("stage 1: round 2/2", "stage 2: 3 users done", ": stage 2, node 0, 1 users: step"):
-        assert words in plain_run.stdout
+    assert plain_report["supernodes"] == devices and len(plain_report["users"]) == devices
+    steps = (f"stage 1: round {rounds}/{rounds}", f"stage 2: {devices} users done")
+    for words in (*steps, ": stage 2, node 0, 1 users: step"):
+        assert words in said
 
 
-def test_devices_and_a_simulation_with_one_user_a_supernode_give_the_same_arms_bit_for_bit(
+def assert_same_run(devices: dict, simulated: dict) -> None:
+    """The same arms, losses and bytes sent up, bit for bit."""
+    assert devices["users"] == simulated["users"] and devices["arms"] == simulated["arms"]
+    assert [row["loss"] for row in devices["rounds"]] == [row["loss"] for row in simulated["rounds"]]
+    for phase in PHASES:
+        up = devices["bytes"][phase]["up"], simulated["bytes"][phase]["up"]
+        assert up[0] == up[1]
+
+
+def test_devices_and_simulated_nodes_of_one_user_each_give_the_same_arms_bit_for_bit(
+    plain_run, plain_report, tiny_base, tmp_path
+):
+    # The simulation has four users; with `all`, the first by id are those of the devices.
+    count = plain_run.devices
+    same = short(tiny_base, tmp_path, rounds=plain_run.rounds, stage1_users=count, stage2_users=count)
+    simulated = json.loads(run_here(settings_of(APP, [same]), supernodes=count).read_text())
+    assert_same_run(plain_report, simulated)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("plain_run", [LARGER], indirect=True)
+def test_devices_and_a_simulation_on_ray_with_one_user_a_supernode_give_the_same_arms_bit_for_bit(
     plain_run, plain_report, tiny_base, folder
 ):
-    # The simulation has four users; with `all`, the first three by id are those of the devices.
     command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(APP), "-c"]
     command += [short(tiny_base, folder / "simulated", stage1_users=3, stage2_users=3)]
     command += ["--federation-config", "num-supernodes=3 client-resources-num-cpus=1"]
@@ -101,12 +145,7 @@ def test_devices_and_a_simulation_with_one_user_a_supernode_give_the_same_arms_b
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    simulated = json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
-    assert plain_report["users"] == simulated["users"] and plain_report["arms"] == simulated["arms"]
-    assert [row["loss"] for row in plain_report["rounds"]] == [row["loss"] for row in simulated["rounds"]]
-    for phase in PHASES:
-        up = plain_report["bytes"][phase]["up"], simulated["bytes"][phase]["up"]
-        assert up[0] == up[1]
+    assert_same_run(plain_report, json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text()))
 
 
 def windows(raw: bytes, size: int = 48) -> set[bytes]:
@@ -130,13 +169,13 @@ def haystacks(*folders: Path) -> list[bytes]:
     return [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def test_no_stage_2_tensor_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report, folder):
-    farm, results = folder / "plain", folder / "plain-runs"
+def test_no_stage_2_tensor_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report):
+    farm, results = plain_run.folder, plain_run.results
     traffic = haystacks(*(device / "capture" for device in farm.iterdir() if device.name != "server"))
     disk = haystacks(farm / "server", results)
-    assert sum(map(len, traffic)) > 200_000 and len(disk) > 5
+    assert sum(map(len, traffic)) > 66_667 * plain_run.devices and len(disk) > 5
     private = [read_tensors(path)[0] for path in farm.glob(f"*/vault/*/{PERSONAL}")]
-    assert len(private) == 3
+    assert len(private) == plain_run.devices
     for tensors in private:
         for needle in needles(tensors):
             assert not any(needle in one for one in traffic + disk)
@@ -147,12 +186,13 @@ def test_no_stage_2_tensor_is_in_any_traffic_or_on_the_servers_disk(plain_run, p
     assert all(any(needle in one for one in disk) for needle in crossed)
 
 
-def test_no_word_of_a_users_history_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report, folder):
-    farm = folder / "plain"
-    seen = haystacks(
-        farm / "server", folder / "plain-runs", *(d / "capture" for d in farm.iterdir() if d.name != "server")
-    )
-    for path in farm.glob("*/history.json"):
+def test_no_word_of_a_users_history_is_in_any_traffic_or_on_the_servers_disk(plain_run, plain_report):
+    farm = plain_run.folder
+    captured = (device / "capture" for device in farm.iterdir() if device.name != "server")
+    seen = haystacks(farm / "server", plain_run.results, *captured)
+    histories = list(farm.glob("*/history.json"))
+    assert len(histories) == plain_run.devices
+    for path in histories:
         (user,) = json.loads(path.read_text())
         texts = [item["text"] for item in user["profile"]] + [query["gold"] for query in user["query"]]
         assert len(texts) > 20
@@ -168,9 +208,10 @@ def test_the_proxies_count_is_in_the_report_beside_the_ledgers(plain_run, plain_
         assert all(device[way]["measured"] > device[way]["ledger"] for device in measured["devices"].values())
     counted = sum(device[way]["measured"] for device in measured["devices"].values() for way in DIRECTIONS)
     assert sum(p["up"] + p["down"] for p in measured["paths"].values()) == counted
-    assert measured["paths"]["/v1/fleet/pull-messages"]["exchanges"] >= 15
-    assert "Bytes on the wire" in plain_run.stdout and "on the link" not in plain_run.stdout
-    rows = {line.split()[1] for line in plain_run.stdout.splitlines() if line.startswith((" polling", " heartbeat"))}
+    assert measured["paths"]["/v1/fleet/pull-messages"]["exchanges"] >= 5 * plain_run.devices
+    said = plain_run.done.stdout
+    assert "Bytes on the wire" in said and "on the link" not in said
+    rows = {line.split()[1] for line in said.splitlines() if line.startswith((" polling", " heartbeat"))}
     assert rows == {"pull-messages", "send-node-heartbeat"}
 
 
@@ -201,11 +242,6 @@ class Hurt:
         self.files_when_killed[device.user] = [p.name for p in vault.rglob("*") if p.is_file()]
 
 
-SLOW = pytest.mark.skipif(
-    not os.environ.get("PERFIT_SLOW"), reason="waits minutes for lost heartbeats; PERFIT_SLOW=1 runs it"
-)
-
-
 @pytest.fixture(scope="module")
 def hurt(tiny_base, folder):
     """Four devices: one killed in stage 1, one in stage 2, one restarted in stage 1, one well."""
@@ -233,7 +269,7 @@ def hurt(tiny_base, folder):
         yield it, four
 
 
-@SLOW
+@pytest.mark.nightly
 def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(hurt):
     it, four = hurt
     assert it.problem is None and it.folder is not None
@@ -246,7 +282,7 @@ def test_a_run_goes_on_without_what_was_killed_and_the_restarted_device_is_back(
         assert f"warning: user '{lost.user}'" in log
 
 
-@SLOW
+@pytest.mark.nightly
 def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
     it, four = hurt
     for device in four:
@@ -259,7 +295,7 @@ def test_no_vault_is_torn_and_what_was_finished_is_there(hurt):
             assert [path.name for path in vault.folder(device.user).iterdir()] == [SEALED]
 
 
-@SLOW
+@pytest.mark.nightly
 def test_killed_devices_take_part_again_in_the_next_run(hurt):
     it, four = hurt
     for device in four[:2]:
@@ -314,6 +350,7 @@ def test_a_server_of_another_ca_is_not_talked_to(guarded, folder):
     assert "CERTIFICATE_VERIFY_FAILED" in ended(device)
 
 
+@pytest.mark.nightly
 def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
     now = datetime.now(UTC)
     with device_farm.Farm(folder / "expired", auth=False) as farm:
@@ -335,37 +372,35 @@ def test_a_server_whose_certificate_has_expired_is_not_talked_to(folder):
         (["--devices", "1", "--no-tls"], "--no-tls must come with --no-auth"),
     ],
 )
-def test_a_mistake_costs_seconds_and_gives_one_line(tiny_base, tmp_path, arguments, words):
+def test_a_mistake_gives_one_line_before_anything_is_started(command, tiny_base, tmp_path, arguments, words):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("mine")
-    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), "-c", short(tiny_base, tmp_path / "runs")]
-    command += [argument.format(used=tmp_path / "used") for argument in arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stdout == ""
-    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    given = [argument.format(used=tmp_path / "used") for argument in arguments]
+    ended = command("devices", "-c", short(tiny_base, tmp_path / "runs"), *given)
+    assert ended.code == 1 and ended.out == ""
+    assert words in ended.err and len(ended.err.strip().splitlines()) == 1
 
 
-def test_ctrl_c_in_the_middle_stops_every_process(tiny_base, tmp_path):
-    command = [
-        sys.executable,
-        str(REPOSITORY / "sims" / "devices.py"),
-        "--devices",
-        "2",
-        "--no-namespaces",
-        "--folder",
-        str(tmp_path / "f"),
-    ]
-    started = subprocess.Popen(
-        [*command, "-c", short(tiny_base, tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize(
+    ("options", "until", "fewest"),
+    [
+        (["--devices", "1", "--no-tls", "--no-auth"], ("  ",), 2),  # the SuperLink, and a SuperNode that begins
+        pytest.param(["--devices", "2"], ("Using SuperLink", "lamp7:"), 3, marks=pytest.mark.nightly),
+    ],
+    ids=["at the start", "in the middle"],
+)
+def test_ctrl_c_stops_every_process(tiny_base, tmp_path, options, until, fewest):
+    command = [sys.executable, str(REPOSITORY / "sims" / "devices.py"), *options, "--no-namespaces"]
+    command += ["--folder", str(tmp_path / "f"), "-c", short(tiny_base, tmp_path / "runs")]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout is not None
     for line in started.stdout:
-        if line.startswith("Using SuperLink") or line.startswith("lamp7:"):
+        if line.startswith(until):
             break
     leaders = [int(pid) for pid in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
     started.send_signal(signal.SIGINT)
     _, said = started.communicate(timeout=60)
     assert started.returncode == 130 and said.strip().splitlines()[-1] == "stopped"
-    assert len(leaders) >= 3  # the SuperLink and both SuperNodes
+    assert len(leaders) >= fewest
     for leader in leaders:
         assert processes.alive(processes.offspring(leader)) == []

@@ -14,28 +14,18 @@ from simulation import apps, wall_clock
 from fed.privacy.vault import PERSONAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+APP = REPOSITORY / "sims" / "lamp7"
 
 
 def sims_run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(REPOSITORY / "sims" / "lamp7"), *arguments]
+    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(APP), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def short(tiny_base: Path, folder: Path, more: str = "") -> str:
-    return (
-        f'base-model="{tiny_base}" layers="1,2" data="synthetic:6" rounds=2 max-items=4 max-queries=2 '
-        f'max-new-tokens=4 output-dir="{folder}" {more}'
-    )
-
-
-def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_base, tmp_path):
-    done = sims_run(
-        "-c", short(tiny_base, tmp_path), "--federation-config", "num-supernodes=3 client-resources-num-cpus=1"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    path = Path(done.stdout.strip().splitlines()[-1])
+def test_a_whole_run_on_flower_and_ray_leaves_a_report_and_its_files(flower_run):
+    path = flower_run.finished.report
     report = json.loads(path.read_text())
-    assert report["supernodes"] == 3
+    assert report["supernodes"] == flower_run.supernodes
     assert len(report["users"]) == 6 and len(report["rounds"]) == 2
     assert {p.name for p in path.parent.iterdir()} == {
         "bytes.csv",
@@ -47,6 +37,23 @@ def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_bas
         "vault",
     }
     assert len(list((path.parent / "vault").glob(f"*/{PERSONAL}"))) == 6
+    for words in ("stage 1: round 2/2", "stage 2, node 2, 2 users: step"):
+        assert any(words in line for line in flower_run.heard)
+    assert flower_run.finished.measured_peak() > 10**8
+    parts = report["seconds"]["command"]
+    assert min(parts.values()) > 0 and parts["clients"] == report["seconds"]["clients"]
+    assert parts["wall"] == pytest.approx(sum(value for name, value in parts.items() if name != "wall"))
+    assert parts["clients"] < sum(report["seconds"][phase] for phase in ("stage1", "stage2", "evaluate"))
+
+
+@pytest.mark.nightly
+def test_a_whole_run_tells_its_steps_its_table_its_memory_and_its_time_and_ends_with_the_path_of_its_report(
+    short_run, tmp_path
+):
+    federation = "num-supernodes=3 client-resources-num-cpus=1"
+    done = sims_run("-c", apps.words(short_run(tmp_path)), "--federation-config", federation)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())["supernodes"] == 3
     for words in (
         "stage 1: round 2/2",
         "stage 2, node 2, 2 users: step",
@@ -55,10 +62,6 @@ def test_a_whole_run_on_flower_and_ray_ends_with_the_path_of_its_report(tiny_bas
         " s in all: start-up ",
     ):
         assert words in done.stdout
-    parts = report["seconds"]["command"]
-    assert min(parts.values()) > 0 and parts["clients"] == report["seconds"]["clients"]
-    assert parts["wall"] == pytest.approx(sum(value for name, value in parts.items() if name != "wall"))
-    assert parts["clients"] < sum(report["seconds"][phase] for phase in ("stage1", "stage2", "evaluate"))
 
 
 def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond_an_allowance(monkeypatch):
@@ -75,8 +78,8 @@ def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond
     assert 0 < time.time() - clock.command_began() < 3600
 
 
-def test_a_run_whose_server_raises_exits_non_zero_with_one_line(tiny_base, tmp_path):
-    done = sims_run("-c", short(tiny_base, tmp_path, "method='perfit'").replace('"1,2"', '"1,9"'))
+def test_a_run_whose_server_raises_exits_non_zero_with_one_line(short_run, tmp_path):
+    done = sims_run("-c", apps.words(short_run(tmp_path, layers="1,9")))
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith("error: layers must lie in 0..3")
     assert "Traceback" not in done.stdout + done.stderr
@@ -95,11 +98,19 @@ def test_a_run_whose_server_raises_exits_non_zero_with_one_line(tiny_base, tmp_p
         ("/nowhere/real.toml", "readable TOML file"),
     ],
 )
-def test_a_mistake_costs_seconds_and_gives_one_line(override, words):
-    done = sims_run("-c", override)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_a_mistake_gives_one_line_before_anything_is_asked_of_a_superlink(
+    command, monkeypatch, tmp_path, override, words
+):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))  # a SuperLink of somebody else's: none is started, none is there
+    ended = command("run", APP, "-c", override)
+    assert ended.code == 1 and ended.out == ""
+    assert words in ended.err and len(ended.err.strip().splitlines()) == 1
+
+
+def test_a_mistake_costs_seconds_and_gives_one_line_where_a_superlink_is_being_started():
+    done = sims_run("-c", 'data="/nowhere"')
+    assert done.returncode == 1 and done.stdout == ""
+    assert "/nowhere" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_file_of_settings_and_pairs_after_it_reach_the_settings_in_that_order(tmp_path):
@@ -107,13 +118,12 @@ def test_a_file_of_settings_and_pairs_after_it_reach_the_settings_in_that_order(
     file = tmp_path / "mine.toml"
     file.write_text('rounds = 7\nfraction = 1.0\nlayers = "1,2"  # a comment\nstage1-lr = 5e-3\nseed = 3\n')
     words = [apps.spelled_out(str(file)), apps.spelled_out('seed=4 positions="f1+l2"')]
-    found = apps.settings_of(REPOSITORY / "sims" / "lamp7", words)
+    found = apps.settings_of(APP, words)
     assert (found.rounds, found.fraction, found.layers, found.stage1_lr) == (7, 1.0, "1,2", 0.005)
     assert (found.seed, found.positions) == (4, "f1+l2")
 
 
-def test_a_folder_that_is_no_app_is_refused(tmp_path):
-    command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "must be a folder with a pyproject.toml" in done.stderr
+def test_a_folder_that_is_no_app_is_refused(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    ended = command("run", tmp_path)
+    assert ended.code == 1 and "must be a folder with a pyproject.toml" in ended.err

@@ -87,8 +87,10 @@ def test_trials_are_tested_on_held_out_history_and_differ_in_what_is_drawn_alone
         assert rest == {key: value for key, value in cells[0].settings().as_config().items() if key not in drawn}
 
 
-def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search, tiny_base, tmp_path, capsys):
-    """Real Flower and Ray on the tiny base."""
+def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(
+    search, tiny_base, tmp_path, capsys, kept_worker
+):
+    """The real app on the tiny base."""
     line = ["--task", "LaMP_7", "--out", str(tmp_path), "--held-out", "2", "-c"]
     line.append(
         f'base-model="{tiny_base}" data="synthetic:4" layers="1,2" stage1-users=2 stage2-users=2 rounds=1 max-items=2'
@@ -114,7 +116,7 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(search,
 
 
 def test_several_tasks_are_searched_in_one_command(search, tiny_base, tmp_path, capsys):
-    """Real Flower and Ray on the tiny base, two runs at a time, one for each task."""
+    """The real app on the tiny base, two runs at a time, one for each task."""
     line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit", "--over", "rates", "--trials", "1", "--jobs", "2"]
     few = 'data="synthetic:3" layers="1,2" stage1-users=1 stage2-users=2 rounds=1 max-items=2'
     line += ["--out", str(tmp_path), "--held-out", "1", "-c", f'base-model="{tiny_base}" {few}']

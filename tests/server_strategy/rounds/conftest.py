@@ -15,8 +15,7 @@ from fed.base.skeleton import Skeleton
 from fed.communication.ledger import Ledger
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
-from server_strategy.rounds.strategy import CollectiveStrategy
-from tests.integration.conftest import settings  # noqa: F401
+from server_strategy.rounds.strategy import CollectiveStrategy, make_strategy
 
 USERS = ("a", "b", "c", "d")
 
@@ -60,7 +59,7 @@ class Rounds:
 
 
 @pytest.fixture
-def rounds(settings):  # noqa: F811
+def rounds(settings):
     """rounds(steps=…, average="svd", method="perfit") -> Rounds."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
@@ -74,6 +73,22 @@ def rounds(settings):  # noqa: F811
             inner, made, seed=0, average=average, translation=translation, steps=steps, on_round=record.append
         )
         return Rounds(strategy, made.initial_collective(), translation, record)
+
+    return make
+
+
+@pytest.fixture
+def rounds_of(settings):
+    """rounds_of("fedadam", "svd") -> Rounds of a run's own strategy, every user in every round."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+
+    def make(strategy: str, average: str) -> Rounds:
+        run = settings(strategy=strategy, average=average, fraction=1.0)
+        made = methods.make(run, Skeleton("tiny", 0, 32, 4, ()))
+        translation = Translation(made.collective_shapes(), "float32")
+        record: list[dict] = []
+        wrapped = make_strategy(run, made, translation=translation, on_round=record.append)
+        return Rounds(wrapped, made.initial_collective(), translation, record)
 
     return make
 

@@ -9,7 +9,6 @@ from fed.base.skeleton import Skeleton
 from server_strategy.grid.translation import Translation
 from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.strategy import make_strategy
-from tests.integration.conftest import settings  # noqa: F401
 
 
 class Sums:
@@ -43,7 +42,7 @@ def test_later_each_user_gets_its_own_of_what_all_sent_last_and_who_has_none_the
         assert torch.equal(edit["W"], later.start["W"])
 
 
-def test_a_method_is_given_the_step_where_it_keeps_own_edits_and_else_none(settings):  # noqa: F811
+def test_a_method_is_given_the_step_where_it_keeps_own_edits_and_else_none(settings):
     for name, steps in (("fedreft", [OwnEdits]), ("perfit", [])):
         method = methods.make(settings(method=name), Skeleton("tiny", 0, 32, 4, ()))
         translation = Translation(method.collective_shapes(), "float32")

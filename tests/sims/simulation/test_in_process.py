@@ -7,63 +7,59 @@ import json
 import pytest
 from simulation import app_run
 from simulation.apps import settings
+from simulation.in_process import run_here
 from simulation.seats import seat
 from simulation.worker import worker
 
 TIMES = ("began", "seconds", "git")
 
 
-def config(tiny_base, folder, **changes):
-    return {
-        "base-model": str(tiny_base),
-        "layers": "1,2",
-        "data": "synthetic:6",
-        "rounds": 2,
-        "fraction": 0.5,
-        "max-items": 4,
-        "max-queries": 2,
-        "max-new-tokens": 4,
-        "temperature": 0.5,
-        "output-dir": str(folder),
-    } | changes
-
-
 def content(path):
-    """A report without its times and its place; and the ledger's entries."""
+    """A report without its times and its place; the ledger's entries; whose vaults there are."""
     report = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMES}
     report["settings"] = {**report["settings"], "output-dir": None}
     for row in report["rounds"]:
         del row["seconds"]
-    return report, sorted((path.parent / "bytes.csv").read_text().splitlines())
+    vaults = sorted(p.name for p in (path.parent / "vault").iterdir())
+    return report, sorted((path.parent / "bytes.csv").read_text().splitlines()), vaults
 
 
-def test_a_run_in_one_process_equals_one_on_flower_and_ray_bit_for_bit(tiny_base, tmp_path):
+def test_a_run_in_one_process_equals_one_on_flower_and_ray_bit_for_bit(flower_run, tmp_path):
+    here = flower_run.config | {"output-dir": str(tmp_path)}
+    ours = run_here(settings("lamp7", here), supernodes=flower_run.supernodes)
+    assert content(ours) == content(flower_run.finished.report)
+    report, _, vaults = content(ours)
+    assert report["arms"]["swapped"] is not None and len(vaults) > 6
+
+
+@pytest.mark.nightly
+def test_a_run_at_a_seat_with_a_process_equals_one_on_flowers_own_federation_bit_for_bit(short_run, tmp_path):
     heard = []
     with seat(1, "in-process") as here:
-        ours = app_run.run("lamp7", config(tiny_base, tmp_path / "here"), say=heard.append, seat=here).report
-    on_flower = app_run.run("lamp7", config(tiny_base, tmp_path / "flower"), say=lambda _: None).report
+        ours = app_run.run("lamp7", short_run(tmp_path / "here"), say=heard.append, seat=here).report
+    on_flower = app_run.run("lamp7", short_run(tmp_path / "flower"), say=lambda _: None).report
     assert content(ours) == content(on_flower)
-    assert json.loads(ours.read_text())["arms"]["swapped"] is not None
     assert any(line.startswith("stage 1: round 2/2") for line in heard)
-    private = [sorted(p.name for p in (r.parent / "vault").iterdir()) for r in (ours, on_flower)]
-    assert private[0] == private[1] and len(private[0]) > 6
 
 
-def test_one_process_runs_app_after_app_and_outlives_a_run_that_fails(tiny_base, tmp_path):
+def test_one_process_runs_app_after_app_as_any_other_would_and_outlives_a_run_that_fails(short_run, tmp_path):
+    heard = []
     with worker(1) as process:
-        wrong = config(tiny_base, tmp_path, layers="1,9")
+        wrong = short_run(tmp_path, layers="1,9")
         with pytest.raises(ValueError, match="layers must lie in 0..3"):
             process.run("lamp7", wrong, lambda _: None)
-        reports = [process.run("lamp7", config(tiny_base, tmp_path, seed=n), lambda _: None) for n in (1, 1, 2)]
-    first, again, other = (content(path)[0] for path in reports)
-    assert first == again and first["arms"] != other["arms"]
+        reports = [process.run("lamp7", short_run(tmp_path, seed=n), heard.append) for n in (1, 1, 2)]
+        here = run_here(settings("lamp7", short_run(tmp_path, seed=1)))
+    first, again, other = (content(path) for path in reports)
+    assert first == again == content(here) and first[0]["arms"] != other[0]["arms"]
+    assert sum(line.startswith("stage 1: round 2/2") for line in heard) == 3
 
 
-def test_a_process_that_has_ended_is_one_line(tiny_base, tmp_path):
+def test_a_process_that_has_ended_is_one_line(short_run, tmp_path):
     with worker(1) as process:
         process.end()
         with pytest.raises(ValueError, match="has ended"):
-            process.run("lamp7", config(tiny_base, tmp_path), lambda _: None)
+            process.run("lamp7", short_run(tmp_path), lambda _: None)
 
 
 def test_a_setting_that_breaks_its_rule_is_told_before_anything_starts():
