@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 
 from clients import portions
 from fed.privacy.vault import PERSONAL
-from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 
 
@@ -24,7 +23,7 @@ def test_every_user_is_in_one_portion_in_the_order_of_the_list(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["perfit", "fedreft"])
-def test_portions_of_two_give_what_one_portion_of_all_gives(settings, tmp_path, monkeypatch, method):  # noqa: F811
+def test_portions_of_two_give_what_one_portion_of_all_gives(settings, tmp_path, monkeypatch, method):
     found = {}
     for size in (64, 2):
         monkeypatch.setattr(portions, "SIZE", size)

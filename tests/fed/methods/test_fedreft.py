@@ -17,6 +17,7 @@ from fed.edits.stack import EditStack, Layer
 from fed.methods.fedreft import own_share
 from fed.randomness import generator
 from fed.settings.rules import SettingsError
+from fed.settings.settings import Settings
 from fed.training.plan import TrainSettings
 from fed.training.train import train
 from tests.fed.methods.test_perfit import USERS, assert_same, rows, settings  # noqa: F401
@@ -152,4 +153,4 @@ def test_a_users_own_edit_answers_in_place_of_the_collective_one(make, tiny64, e
 )
 def test_another_strategy_or_average_is_refused(settings, change, fix):  # noqa: F811
     with pytest.raises(SettingsError, match=f"method 'fedreft' cannot honour .*; {fix} with it"):
-        replace(settings, method="fedreft", **change)._check()
+        Settings.parse({**settings.as_config(), "method": "fedreft", **change})

@@ -12,7 +12,6 @@ import fed.methods
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
 from fed.settings import methods as registry
-from tests.integration.conftest import settings  # noqa: F401
 from tests.integration.in_process import federate
 
 README = (Path(fed.methods.__file__).parent / "README.md").read_text(encoding="utf-8")
@@ -23,7 +22,7 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", README.split("\n## Add a method\n")[1], re.DOTALL)
 
 
-def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, monkeypatch):  # noqa: F811
+def test_a_method_is_one_file_and_one_registry_line(blocks, settings, tmp_path, monkeypatch):
     code, line = blocks
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "rank_one.py").write_text(code)

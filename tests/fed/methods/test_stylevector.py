@@ -11,6 +11,7 @@ from fed.answering.reader import Question
 from fed.forward.batching import Row
 from fed.methods import UserRows
 from fed.settings.rules import SettingsError
+from fed.settings.settings import Settings
 from tests.fed.methods.test_perfit import settings  # noqa: F401
 
 EOS, LAYER = 0, 2
@@ -126,4 +127,4 @@ def test_the_layer_is_the_middle_block_unless_said_and_must_exist(make, settings
     with pytest.raises(SettingsError, match=r"style-layer must lie in 0\.\.3 or be -1, got 4"):
         make(style_layer=4)
     with pytest.raises(SettingsError, match="style-layer must be a block's number"):
-        replace(settings, style_layer=-2)._check()
+        Settings.parse({**settings.as_config(), "style-layer": -2})

@@ -13,7 +13,6 @@ from fed.base.skeleton import Skeleton
 from fed.privacy.tensor_files import read_tensors
 from server_strategy.grid.nodes import Federation
 from server_strategy.report.run_log import RunLog
-from tests.integration.conftest import settings  # noqa: F401
 
 BASE = {"name": "tiny", "parameters": 1234, "dtype": "float32", "device": "cpu", "fingerprint": "f" * 16}
 SUMS = {"base": {"nll": 8.0, "tokens": 4}}
@@ -26,7 +25,7 @@ def federation():
 
 
 @pytest.fixture
-def log(settings, tmp_path, federation):  # noqa: F811
+def log(settings, tmp_path, federation):
     log = RunLog(settings(rounds=3), tmp_path)
     log.greet(federation)
     return log
@@ -74,7 +73,7 @@ def test_the_collective_edit_is_kept_with_what_it_belongs_to(log, tmp_path, rand
     assert header == {"layers": "1,2", "base": "f" * 16, "method": "perfit"}
 
 
-def test_the_end_writes_the_files_and_a_phase_lasts_as_long_as_its_block(settings, log, federation, capsys, tmp_path):  # noqa: F811
+def test_the_end_writes_the_files_and_a_phase_lasts_as_long_as_its_block(settings, log, federation, capsys, tmp_path):
     method = methods.make(settings(), federation.skeleton)
     with log.phase("stage1"):
         time.sleep(0.05)
