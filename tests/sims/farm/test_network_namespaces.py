@@ -202,6 +202,7 @@ def command(tiny_base: Path, folder: Path) -> list[str]:
 
 
 @real
+@pytest.mark.nightly
 def test_a_federation_over_tls_in_namespaces(tiny_base, tmp_path):
     before = network_namespaces.named(), interfaces()
     started = subprocess.Popen(
@@ -236,6 +237,7 @@ def test_a_federation_over_tls_in_namespaces(tiny_base, tmp_path):
 
 
 @real
+@pytest.mark.nightly
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_or_two_leave_no_namespace_and_no_process(tiny_base, tmp_path, number, code):
     started = subprocess.Popen(command(tiny_base, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
