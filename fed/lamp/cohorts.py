@@ -84,7 +84,7 @@ def stage1_pairs(
         held_out: so many last items of the history are left out.
         wording: how the rows are put into words; None: by the task alone.
     """
-    if cohorts == "all" and task.source_field is not None:
+    if cohorts == "all" and task.has_inputs(user.profile):
         return stage2_pairs(task, user, max_items=max_items, held_out=held_out, wording=wording)
     queries = user.queries if cohorts == "paper" else user.queries[: len(user.queries) // 2]
     return [(wording or task).query_pair(query) for query in queries[-max_items:]]
@@ -128,7 +128,7 @@ def test_pairs(
         pairs = [(_as_query(task, item), words.history_pair(item)) for item in items]
     else:
         queries = user.queries
-        if cohorts == "all" and task.source_field is None:
+        if cohorts == "all" and not task.has_inputs(user.profile):
             queries = queries[len(queries) // 2 :]
         pairs = [(query, words.query_pair(query)) for query in queries]
     return pairs[: max_queries or None]
@@ -136,5 +136,4 @@ def test_pairs(
 
 def _as_query(task: Task, item: Mapping[str, str]) -> Query:
     """A history item as a query: the instruction and its text; a bare tweet has none."""
-    text = "" if task.source_field is None else item[task.source_field]
-    return Query(item["id"], f"{task.instruction}{text}", item[task.target_field])
+    return Query(item["id"], f"{task.instruction}{task.source_of(item) or ''}", item[task.target_field])

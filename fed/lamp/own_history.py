@@ -6,7 +6,8 @@
                     {"user_id", "profile", "query"}; the record of this user is taken
 
 Without queries the latest fifth of the items is held out and asked as queries, where the task has an input to ask by
-(LaMP_7's bare tweets have none: such a device trains its private edit and is not tested).
+(LaMP_7's bare tweets have none: such a device trains its private edit and is not tested; items that bring their plain
+sentence as "input" do).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def read_history(path: Path, task: Task, user_id: str) -> User:
     if path.suffix not in (".jsonl", ".json") or not path.is_file():
         raise Place(path).error("the history must be an existing .json or .jsonl file", path.name, "correct the path")
     user = _plain(path, task, user_id) if path.suffix == ".jsonl" else _record_of(path, task, user_id)
-    return user if user.queries or task.source_field is None else _hold_out(user, task)
+    return user if user.queries or not task.has_inputs(user.profile) else _hold_out(user, task)
 
 
 def _plain(path: Path, task: Task, user_id: str) -> User:
@@ -80,6 +81,5 @@ def _question_as_user(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _hold_out(user: User, task: Task) -> User:
     count = len(user.profile) // HELD_OUT
     kept, held = user.profile[: len(user.profile) - count], user.profile[len(user.profile) - count :]
-    field = str(task.source_field)
-    queries = tuple(Query(i["id"], f"{task.instruction}{i[field]}", i[task.target_field]) for i in held)
+    queries = tuple(Query(i["id"], f"{task.instruction}{task.source_of(i)}", i[task.target_field]) for i in held)
     return User(user.user_id, kept, queries)

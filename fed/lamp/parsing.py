@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fed.lamp.tasks import Task
+from fed.lamp.tasks import INPUT_FIELD, Task
 from fed.lamp.user import Query, User
 
 
@@ -72,6 +72,8 @@ def parse_item(raw: object, task: Task, place: Place, owner: str) -> dict[str, s
     item = {"id": read_id(raw, "id", owner, place)}
     if task.source_field is not None:
         item[task.source_field] = _text(raw, task.source_field, owner, place)
+    elif isinstance(raw, dict) and INPUT_FIELD in raw:
+        item[INPUT_FIELD] = _text(raw, INPUT_FIELD, owner, place).removeprefix(task.instruction)
     item[task.target_field] = _answer(raw, task.target_field, task, owner, place)
     return item
 

@@ -10,7 +10,7 @@ space:
 
     query     "{input}\\n{cue}:"               " {gold}"
     history   "{instruction}{text}\\n{cue}:"   " {past answer}"   the same words as a query's
-    history   "tweet:"                        " {tweet}"         LaMP_7, where no plain text is known
+    history   "tweet:"                        " {tweet}"         LaMP_7's bare tweets, whose plain text is not known
 
 Absent on purpose: LaMP_1 (citations) and LaMP_6 (e-mails, not public), which PerFit does not report, and chat
 templates: the paper fine-tunes a base model on plain text.
@@ -18,7 +18,7 @@ templates: the paper fine-tunes a base model on plain text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fed.lamp.user import Query
 
 MAX_WORDS = 768  # OPPU's get_first_k_tokens(text, 768)
+INPUT_FIELD = "input"  # of a profile item whose task's history holds answers alone, where it brings what it answers
 
 
 class Pair(NamedTuple):
@@ -71,12 +72,25 @@ class Task:
         instruction = query.input[: len(query.input) - len(text)]
         return Pair(f"{instruction}{cut_words(text)}\n{self.cue}:", f" {cut_words(query.gold)}")
 
+    def source_of(self, item: Mapping[str, str]) -> str | None:
+        """The text that a profile item is the user's answer to; None where the history does not say.
+
+        LaMP_7's items are bare tweets; one that brings its plain sentence (`INPUT_FIELD`) has a source all the same.
+        """
+        return item.get(self.source_field or INPUT_FIELD)
+
     def history_pair(self, item: Mapping[str, str]) -> Pair:
-        """A profile item in a query's words, each field cut to 768 words; a bare tweet for LaMP_7."""
-        completion = f" {cut_words(item[self.target_field])}"
-        if self.source_field is None:
+        """A profile item in a query's words, each field cut to 768 words; an item without a source is its cue alone."""
+        source, completion = self.source_of(item), f" {cut_words(item[self.target_field])}"
+        if source is None:
             return Pair(f"{self.cue}:", completion)
-        return Pair(f"{self.instruction}{cut_words(item[self.source_field])}\n{self.cue}:", completion)
+        return Pair(f"{self.instruction}{cut_words(source)}\n{self.cue}:", completion)
+
+    def has_inputs(self, history: Sequence[Mapping[str, str]]) -> bool:
+        """Whether every one of these profile items says what it answers, so that it can be asked as a query is."""
+        if self.source_field is not None:
+            return True
+        return bool(history) and all(INPUT_FIELD in item for item in history)
 
 
 def cut_words(text: str, limit: int = MAX_WORDS) -> str:

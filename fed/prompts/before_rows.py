@@ -61,13 +61,13 @@ class Prompts:
 
     def history_pair(self, item: Mapping[str, str]) -> Pair:
         """The task's pair for an item of the history, after what the items before it give."""
-        pair, field = self._task.history_pair(item), self._task.source_field
-        if field is None:
+        pair, source = self._task.history_pair(item), self._task.source_of(item)
+        if source is None:
             return pair
         found: list[int] = []
         earlier = self._examples[: self._place.get(item["id"])]  # all, where it is held out
         if self._retrieved and earlier:
-            found = Okapi(earlier).top(retrieval_query(self._task, item[field]), self._retrieved)
+            found = Okapi(earlier).top(retrieval_query(self._task, source), self._retrieved)
         return self._after(found, pair)
 
     def _after(self, found: list[int], pair: Pair) -> Pair:

@@ -140,8 +140,19 @@ def test_no_synthetic_user_is_tested_on_what_anybody_is_trained_on(cohort):
     trained = [pair for user in stage1 for pair in cohorts.stage1_pairs(TWEETS, user, cohorts=cohort)]
     trained += [pair for user in stage2 for pair in cohorts.stage2_pairs(TWEETS, user)]
     asked = [pair for user in stage2 for _, pair in cohorts.test_pairs(TWEETS, user, cohorts=cohort)]
-    assert len(trained) == (4 * 12 + 4 * 28 if cohort == "paper" else 8 * 6 + 8 * 28)
-    assert len(asked) == 48 and not set(trained) & set(asked)
+    assert len(trained) == (4 * 24 + 4 * 32 if cohort == "paper" else 8 * 32 + 8 * 32)
+    assert len(asked) == 24 * len(stage2) and not set(trained) & set(asked)
+
+
+def test_with_all_doing_both_tweets_that_bring_inputs_leave_all_queries_to_the_test():
+    profile = tuple({"id": str(i), "input": f"plain {i}", "text": f"tweet {i}"} for i in range(4))
+    user = User("u", profile, tweet_user("u", 0, 3).queries)
+    assert cohorts.stage1_pairs(TWEETS, user, cohorts="all") == cohorts.stage2_pairs(TWEETS, user)
+    assert asked_of(TWEETS, user, cohorts="all") == user.queries
+    bare = tweet_user("u", 4, 3)
+    assert (
+        len(cohorts.stage1_pairs(TWEETS, bare, cohorts="all")) == 1 and len(asked_of(TWEETS, bare, cohorts="all")) == 2
+    )
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, [0, 1, 2, 3]), (1, [3]), (3, [1, 2, 3]), (9, [0, 1, 2, 3])])

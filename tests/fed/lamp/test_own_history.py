@@ -51,6 +51,14 @@ def test_bare_tweets_alone_are_all_kept_to_train_on(plain):
     assert len(user.profile) == 10 and user.queries == ()
 
 
+def test_tweets_that_bring_their_plain_sentence_are_held_out_as_articles_are(plain):
+    words = f"{TWEETS.instruction}plain 9"  # the instruction is no part of the sentence
+    lines(plain, *({"text": f"t{n}", "input": f"plain {n}" if n < 9 else words} for n in range(10)))
+    user = read_history(plain, TWEETS, "alice")
+    assert [item["input"] for item in user.profile] == [f"plain {n}" for n in range(8)]
+    assert user.queries[-1] == Query("10", words, "t9")
+
+
 def test_the_users_own_record_is_taken_from_either_of_lamps_layouts(records):
     profile = [{"id": "p", "text": "mine"}]
     asked = [{"id": "q", "input": "in", "gold": "out"}]

@@ -42,6 +42,14 @@ def test_every_development_folder_opens_and_counts_as_plain_json_does(name, cach
             assert user.profile == tuple({key: item[key] for key in kept} for item in raw["profile"])
 
 
+def test_a_tweets_plain_sentence_is_kept_where_an_item_brings_it(tmp_path, cache):
+    user = a_user("b")
+    user["profile"][1]["input"] = "the plain sentence"
+    source = write_oppu(tmp_path / "data", [a_user("a")], [user])
+    items = open_corpus(source, get_task("LaMP_7"), cache_dir=cache).user("b").profile
+    assert items == ({"id": "0", "text": "t"}, {"id": "1", "text": "t", "input": "the plain sentence"})
+
+
 def test_the_parent_folder_opens_too(tmp_path, cache):
     write_oppu(tmp_path / "data" / "LaMP_7", [a_user("a")], [a_user("b")])
     assert open_corpus(str(tmp_path / "data"), get_task("LaMP_7"), cache_dir=cache).user("b").user_id == "b"

@@ -29,6 +29,13 @@ def test_a_tweet_history_item_is_a_bare_tweet():
     assert get_task("LaMP_7").history_pair({"id": "1", "text": "hiya"}) == ("tweet:", " hiya")
 
 
+def test_a_tweet_that_brings_its_plain_sentence_is_worded_as_a_query():
+    task, item = get_task("LaMP_7"), {"id": "1", "input": "hello", "text": "hiya"}
+    assert task.history_pair(item) == task.query_pair(Query("q", f"{task.instruction}hello", "hiya"))
+    assert task.has_inputs([item, item]) and not task.has_inputs([item, {"id": "2", "text": "x"}])
+    assert not task.has_inputs([]) and get_task("LaMP_4").has_inputs([])
+
+
 @pytest.mark.parametrize(
     ("name", "item", "prompt", "completion"),
     [

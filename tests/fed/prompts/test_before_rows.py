@@ -99,6 +99,15 @@ def test_bare_tweets_train_bare_and_their_queries_retrieve(make):
     assert pair.prompt == f"likes cats\ntweet: tweet about dogs and cats\n\n{user.queries[0].input}\ntweet:"
 
 
+def test_tweets_with_their_plain_sentence_retrieve_from_those_before_them(make):
+    profile = tuple({"id": str(n), "input": f"about {t}", "text": f"tweet {t}"} for n, t in enumerate(TOPICS))
+    prompts = make(User("u", profile, ()), TWEETS, retrieved=1)
+    assert prompts.history_pair(profile[0]) == TWEETS.history_pair(profile[0])  # there is nothing before it
+    pair, alone = prompts.history_pair(profile[3]), TWEETS.history_pair(profile[3])
+    assert pair.prompt.endswith(alone.prompt) and pair.prompt.startswith("tweet: tweet ")
+    assert pair.prompt.removesuffix(alone.prompt).strip() in {f"tweet: {item['text']}" for item in profile[:3]}
+
+
 def test_the_profile_comes_first_and_composes_with_retrieved_items(make):
     query = headline_user().queries[0]
     plain = HEADLINES.query_pair(query).prompt
