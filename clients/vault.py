@@ -12,11 +12,15 @@ import argparse
 import getpass
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import VaultError, save_tensors
 from fed.privacy.vault import SEALED, Vault
+from fed.settings.rules import SAME, among, block_numbers
 
 FLASH = (
     "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
@@ -24,7 +28,10 @@ FLASH = (
 )
 
 
-SHOWN_SETTINGS = ("task", "method", "layers", "stage1-rank", "stage2-rank", "positions", "stage2-positions", "seed")
+SHOWN_SETTINGS = (
+    *("task", "method", "layers", "stage2-layers", "stage1-rank", "stage2-rank"),
+    *("positions", "stage2-positions", "seed"),
+)
 
 
 def add_secret_options(parser: argparse.ArgumentParser) -> None:
@@ -98,8 +105,9 @@ def export(vault: Vault, options: argparse.Namespace) -> None:
         settings = dict(json.loads(entry.header["settings"]))
         if settings.get("method") != "perfit":
             raise VaultError(f"--format pyreft is for LoReFT edits, and this vault is of {settings.get('method')!r}")
-        layers = _layers(str(settings["layers"]), entry.tensors["R"].shape[0])
-        pyreft_files.write(options.to, layers, [collective, entry.tensors])
+        shared = _layers(block_numbers("layers", settings["layers"]), collective)
+        private = among("stage2-layers", settings.get("stage2-layers", SAME), shared)
+        pyreft_files.write(options.to, [(shared, collective), (_layers(private, entry.tensors), entry.tensors)])
     print(f"{options.to}: the tensors of user {user!r}, not encrypted")
 
 
@@ -125,8 +133,9 @@ def new_key(path: Path) -> None:
     print(f"{path}: 32 random bytes, mode 0600. Without this file the vault cannot be opened; there is no other way in")
 
 
-def _layers(text: str, count: int) -> list[int]:
-    return list(range(count)) if text == "all" else [int(part) for part in text.split(",")]
+def _layers(numbers: tuple[int, ...] | None, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """These blocks, or all of the base model, which are as many as the tensors have."""
+    return tuple(range(len(tensors["R"]))) if numbers is None else numbers
 
 
 def _parser() -> argparse.ArgumentParser:

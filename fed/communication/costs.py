@@ -89,32 +89,28 @@ def perfit(base: Skeleton, ranks: tuple[int, int] = PAPER_RANKS, *, biases: bool
     return Cost("perfit", federated=collective, private=private)
 
 
-def perfit_of(base: Skeleton, *, layers: Sequence[int], ranks: tuple[int, int]) -> Cost:
-    """PerFit as a run trains and sends it.
+def of_run(method: str, base: Skeleton, *, layers: tuple[Sequence[int], Sequence[int]], ranks: tuple[int, int]) -> Cost:
+    """The tensors of any method that a run can choose.
 
     Args:
-        layers: the blocks edited.
+        layers: the blocks that stages 1 and 2 edit.
         ranks: of one layer, in stages 1 and 2 (`perfit` takes their sums over layers).
+    Raises:
+        ValueError: as `cost`.
     """
-    collective, private = (EditShape(tuple(layers), rank, base.hidden_size).tensors() for rank in ranks)
-    return Cost("perfit", federated=collective, private=private)
-
-
-def of_run(method: str, base: Skeleton, *, layers: Sequence[int], ranks: tuple[int, int]) -> Cost:
-    """The tensors of any method that a run can choose. Arguments as of `perfit_of`; raises ValueError as `cost`."""
-    stage1, stage2 = ranks
-
-    def edit(rank: int) -> Shapes:
-        return EditShape(tuple(layers), rank, base.hidden_size).tensors()
-
+    collective, private = (
+        EditShape(tuple(blocks), rank, base.hidden_size).tensors() for blocks, rank in zip(layers, ranks, strict=True)
+    )
     if method == "perfit":
-        return perfit_of(base, layers=layers, ranks=ranks)
+        return Cost(method, federated=collective, private=private)
     if method == "perfit-stage1":
-        return Cost(method, federated=edit(stage1))
+        return Cost(method, federated=collective)
     if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
-        return Cost(method, federated=edit(stage1), private=edit(stage1))
-    if method in ("reft-p", "reft-cp"):
-        return Cost(method, private=edit((stage1 if method == "reft-cp" else 0) + stage2))
+        return Cost(method, federated=collective, private=collective)
+    if method == "reft-p":
+        return Cost(method, private=private)
+    if method == "reft-cp":
+        return Cost(method, private=EditShape(tuple(layers[0]), sum(ranks), base.hidden_size).tensors())
     if method == "stylevector":
         return Cost(method, private={"style": (base.hidden_size,)})
     if method in ("non-personalized", "rag", "pag"):

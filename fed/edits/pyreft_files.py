@@ -3,9 +3,9 @@
     config.json                                                pyvene's IntervenableConfig, one representation an edit
     intkey_layer_<l>_comp_block_output_unit_pos_nunit_1#<s>.bin   weight W (r, d), bias b (r), rotate_layer Rᵀ (d, r)
 
-Stage s of a layer is its representation #s, and pyvene applies them in that order. pyreft keeps W and b in bfloat16
-unless told otherwise, so after `load` they are rounded; the files hold float32 (see `clients/README.md`). Which tokens
-are edited is not in the files: pyreft takes that with every call (`unit_locations`).
+The s-th stage that edits a layer is its representation #s, and pyvene applies them in that order. pyreft keeps W and b
+in bfloat16 unless told otherwise, so after `load` they are rounded; the files hold float32 (see `clients/README.md`).
+Which tokens are edited is not in the files: pyreft takes that with every call (`unit_locations`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 _FIELDS_AFTER_RANK = 9  # of pyvene's RepresentationConfig, all unused
 
 
-def write(folder: Path, layers: Sequence[int], stages: Sequence[Mapping[str, Tensor]]) -> None:
+def write(folder: Path, stages: Sequence[tuple[Sequence[int], Mapping[str, Tensor]]]) -> None:
     """Write the edits of all stages, in order, into a new folder that only its owner can read.
 
     Args:
-        stages: per stage R, W (L, r, d) and b (L, r), float32; the layers are the same for all.
+        stages: per stage its layers, and R, W (L, r, d) and b (L, r), float32.
     Raises:
         FileExistsError: the folder exists. OSError: it cannot be written.
     """
@@ -38,8 +38,9 @@ def write(folder: Path, layers: Sequence[int], stages: Sequence[Mapping[str, Ten
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))  # mode 0700
     try:
         keys, representations, widths = [], [], []
-        for place, layer in enumerate(layers):
-            for number, tensors in enumerate(stages):
+        for layer in sorted({layer for layers, _ in stages for layer in layers}):
+            of_layer = [(tensors, list(layers).index(layer)) for layers, tensors in stages if layer in layers]
+            for number, (tensors, place) in enumerate(of_layer):
                 R, W, b = (tensors[name][place].detach().cpu() for name in ("R", "W", "b"))
                 keys.append(f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}")
                 unused = [None] * _FIELDS_AFTER_RANK

@@ -19,16 +19,16 @@ from fed.training.train import train
 
 
 class PerFit(Method):
-    """Collective and private edits share the layers; their ranks, and where asked for their positions, differ.
+    """Collective and private edits differ in rank, and where asked for in layers and in positions.
 
     A method that has one of the two alone sets the other to None.
     """
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
-        layers = settings.edited_layers(base.layers)
+        layers, private_layers = settings.edited_layers(base.layers), settings.private_layers(base.layers)
         self.collective: EditShape | None = EditShape(layers, settings.stage1_rank, base.hidden_size)
-        self.private: EditShape | None = EditShape(layers, settings.stage2_rank, base.hidden_size)
+        self.private: EditShape | None = EditShape(private_layers, settings.stage2_rank, base.hidden_size)
         self.positions = Positions.parse(settings.positions)
         own = settings.positions if settings.stage2_positions == "same" else settings.stage2_positions
         self.private_positions = Positions.parse(own)

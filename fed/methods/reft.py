@@ -1,7 +1,7 @@
 """ReFT: one private LoReFT edit a user and nothing collective, PerFit's ablation (table 4).
 
-    reft-p    at the rank of PerFit's stage 2: what its private edit does without the collective one
-    reft-cp   at the ranks of both stages together: all of PerFit's parameters, none of its sharing
+    reft-p    at the rank and the layers of PerFit's stage 2: what its private edit does without the collective one
+    reft-cp   at the ranks of both stages together, at stage 1's layers: all of PerFit's parameters, none of its sharing
 
 Trained as PerFit's stage 2 is: the user's history, stage 2's epochs, rate and positions.
 """
@@ -20,5 +20,6 @@ class ReFT(PerFit):
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
         self.collective = None
-        both = settings.stage1_rank * (settings.method == "reft-cp")
-        self.private = EditShape(settings.edited_layers(base.layers), both + settings.stage2_rank, base.hidden_size)
+        if settings.method == "reft-cp":
+            rank = settings.stage1_rank + settings.stage2_rank
+            self.private = EditShape(settings.edited_layers(base.layers), rank, base.hidden_size)

@@ -15,7 +15,7 @@ from fed.communication.wire import WIRE_DTYPES
 from fed.settings import paths
 from fed.settings.methods import ENGINES, METHODS
 from fed.settings.rules import (
-    SettingsError,
+    among,
     at_least,
     between,
     block,
@@ -25,8 +25,10 @@ from fed.settings.rules import (
     number,
     one_of,
     places,
+    private_blocks,
     share,
     text,
+    within,
 )
 
 COHORTS = ("paper", "all")
@@ -89,6 +91,7 @@ class Edits:
     layers: str = blocks("decoder blocks edited, from 0; or all")
     stage1_rank: int = at_least(1, "of the collective edit, per layer")
     stage2_rank: int = at_least(1, "of the private edit, per layer")
+    stage2_layers: str = private_blocks("blocks of the private edit; same = those of layers; last2 = their last two")
     positions: str = places("tokens edited: all-f1 = not the first, the attention sink; or all, prompt, last, f3+l3")
     stage2_positions: str = places(
         "those of the private edit; same = as in stage 1; l2 = the prompt's last two, the cue", or_same=True
@@ -98,12 +101,12 @@ class Edits:
 
     def edited_layers(self, blocks: int) -> tuple[int, ...]:
         """The decoder blocks to edit in a base model of `blocks` blocks. Raises SettingsError for one it has not."""
-        numbers = block_numbers("layers", self.layers)
-        if numbers is None:
-            return tuple(range(blocks))
-        if numbers[-1] >= blocks:
-            raise SettingsError(f"layers must lie in 0..{blocks - 1} for this base model, got {self.layers!r}")
-        return numbers
+        return within("layers", block_numbers("layers", self.layers), blocks)
+
+    def private_layers(self, blocks: int) -> tuple[int, ...]:
+        """The same for the private edit."""
+        numbers = among("stage2-layers", self.stage2_layers, self.edited_layers(blocks))
+        return within("stage2-layers", numbers, blocks)
 
 
 @dataclass(frozen=True, kw_only=True)

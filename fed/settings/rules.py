@@ -8,13 +8,14 @@ A key without `default` is required. A meaning is what the settings files say be
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, field
 from typing import Any
 
 from fed.edits.positions import Positions
 
-SAME = "same"  # stage2-positions: those of stage 1
+SAME = "same"  # stage2-layers, stage2-positions: those of stage 1
 
 
 class SettingsError(ValueError):
@@ -109,6 +110,29 @@ def blocks(meaning: str) -> Any:
     return _field(meaning, MISSING, block_numbers)
 
 
+def private_blocks(meaning: str) -> Any:
+    """Decoder blocks of the private edit, as `among` reads them; by default those of stage 1."""
+    return _field(meaning, SAME, lambda key, value: among(key, value, ()))
+
+
+def among(key: str, value: str, collective: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The private edit's blocks: "same" as the collective one's, their "lastN", or as `block_numbers` reads them.
+
+    Args:
+        collective: the collective edit's blocks.
+    Raises:
+        SettingsError: none of these.
+    """
+    if value == SAME:
+        return collective
+    if last := re.fullmatch(r"last([1-9]\d*)", value):
+        return collective[-int(last[1]) :]
+    try:
+        return block_numbers(key, value)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; or {SAME}, or last2: those of stage 1, or the last two of them") from None
+
+
 def block_numbers(key: str, value: str) -> tuple[int, ...] | None:
     """The numbers of a text such as "10,16,22"; None for "all". Raises SettingsError."""
     if value == "all":
@@ -119,6 +143,16 @@ def block_numbers(key: str, value: str) -> tuple[int, ...] | None:
         numbers = ()
     if not numbers or sorted(set(numbers)) != list(numbers) or numbers[0] < 0:
         raise SettingsError(f"{key} must be 'all' or rising block numbers from 0 such as '10,16,22', got {value!r}")
+    return numbers
+
+
+def within(key: str, numbers: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+    """These blocks, or all (None), of a base model of so many. Raises SettingsError for one that it has not."""
+    if numbers is None:
+        return tuple(range(count))
+    if numbers[-1] >= count:
+        text = ",".join(map(str, numbers))
+        raise SettingsError(f"{key} must lie in 0..{count - 1} for this base model, got {text!r}")
     return numbers
 
 

@@ -16,6 +16,9 @@ from fed.settings.groups import AVERAGING_STRATEGIES, GROUPS, Answers, Base, Dat
 from fed.settings.methods import METHODS
 from fed.settings.rules import SettingsError, checked, key_of
 
+# Values of earlier releases, in vaults and finished cells, whose numbers today's value gives bit for bit.
+RENAMED = {"engine": {"sequential": "batched"}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Data, Base, Edits, Training, Federation, Answers):
@@ -28,6 +31,7 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
         for key in config:
             if key not in known:
                 raise SettingsError(f"run config has no key {key!r}; known keys: {', '.join(sorted(known))}")
+        config = {key: RENAMED.get(key, {}).get(str(value), value) for key, value in config.items()}
         # What is given, or has a default, under its own rule
         values: dict[str, object] = {}
         for key, one in known.items():

@@ -82,7 +82,8 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
     The hand-out gives the final collective tensors to every user, and is answered without an array.
     """
     settings = Settings.parse({**defaults(SIMS / report["app"]), **report["settings"]})
-    layers, ranks = settings.edited_layers(base.layers), (settings.stage1_rank, settings.stage2_rank)
+    layers = settings.edited_layers(base.layers), settings.private_layers(base.layers)
+    ranks = settings.stage1_rank, settings.stage2_rank
     weight = of_run(report["method"], base, layers=layers, ranks=ranks)
     edit = weight.federated_bytes(settings.wire_dtype)
     payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}

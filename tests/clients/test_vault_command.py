@@ -49,12 +49,12 @@ def key(tmp_path):
 def fill(tmp_path, edits):
     """fill(users, secret) -> a vault that holds them."""
 
-    def make(*users: str, secret: Secret | None = None, method: str = "perfit") -> Vault:
+    def make(*users: str, secret: Secret | None = None, private=None, **changes: object) -> Vault:
         vault = Vault(tmp_path / "vault", secret)
         collective = vault.write_collective(edits[0])
         for user in users:
-            settings = json.dumps({**SETTINGS, "method": method})
-            vault.write(user, edits[1], base="b" * 16, collective=collective, settings=settings)
+            settings = json.dumps({**SETTINGS, **changes})
+            vault.write(user, private or edits[1], base="b" * 16, collective=collective, settings=settings)
         return vault
 
     return make
@@ -92,19 +92,21 @@ def test_export_as_safetensors_holds_both_stages_bit_for_bit(capsys, fill, edits
     assert code == 1 and "nothing is yet" in err
 
 
+@pytest.mark.parametrize("private_layers", [(1, 2), (2,), (2, 3)], ids=["same layers", "fewer", "others"])
 def test_an_export_in_pyrefts_format_gives_the_same_logits_in_pyreft_itself(
-    capsys, fill, edits, tmp_path, make_base, tiny_llama, reference_logits, random_bank
+    capsys, fill, edits, tmp_path, make_base, tiny_llama, reference_logits, random_bank, private_layers
 ):
     pyreft = pytest.importorskip("pyreft")
-    vault = fill("alice")
+    private = random_bank(rank=2, seed=2, layers=private_layers, dtype=torch.float32)
+    words = "same" if private_layers == (1, 2) else ",".join(map(str, private_layers))
+    vault = fill("alice", private=private.tensors(0), **{"stage2-layers": words})
     code, _, err = run(capsys, "export", vault.root, "--format", "pyreft", "--to", tmp_path / "out")
     assert code == 0, err
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o600}
     ids = [5, 9, 20, 33, 41, 7, 12]
-    stages = [
-        (None, random_bank(rank=r, seed=r, dtype=torch.float32), m) for r, m in ((3, [1] * 7), (2, [0] * 5 + [1, 1]))
-    ]
-    expected = reference_logits(make_base("float32"), ids, [(bank, 0, mask) for _, bank, mask in stages])
+    collective = random_bank(rank=3, seed=3, dtype=torch.float32)
+    stages = [(collective, 0, [1] * 7), (private, 0, [0] * 5 + [1, 1])]
+    expected = reference_logits(make_base("float32"), ids, stages)
 
     loaded = pyreft.ReftModel.load(str(tmp_path / "out"), tiny_llama())
     # Two lines that a user adds for float32: pyreft rounds W and b to bfloat16 as it loads them.
@@ -113,7 +115,11 @@ def test_an_export_in_pyrefts_format_gives_the_same_logits_in_pyreft_itself(
         state = torch.load(tmp_path / "out" / f"intkey_{name}.bin", weights_only=True)
         intervention.learned_source.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
     everywhere, last = [list(range(7))], [[5, 6]]
-    where = {"sources->base": (None, [everywhere, last] * 2)}
+    layers = sorted({*collective.shape.layers, *private_layers})
+    order = [
+        at for layer in layers for at, own in ((everywhere, (1, 2)), (last, private_layers)) if layer in own
+    ]  # as config.json lists them
+    where = {"sources->base": (None, order)}
     with torch.no_grad():
         logits = loaded({"input_ids": torch.tensor([ids])}, unit_locations=where)[1].logits[0]
         plain = tiny_llama()(input_ids=torch.tensor([ids])).logits[0]

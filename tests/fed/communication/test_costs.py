@@ -127,7 +127,7 @@ def test_bytes_are_numbers_times_the_wire_dtypes_size(dtype, size):
 @pytest.mark.parametrize("dtype", wire.WIRE_DTYPES)
 def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
     base = skeleton("smollm2-135m")
-    cost = costs.perfit_of(base, layers=(1, 3, 8), ranks=(5, 2))
+    cost = costs.of_run("perfit", base, layers=((1, 3, 8), (1, 3, 8)), ranks=(5, 2))
     for rank, analytic in ((5, cost.federated_bytes(dtype)), (2, cost.private_bytes(dtype))):
         shape = EditShape((1, 3, 8), rank, base.hidden_size)
         edit = EditBank.identity(shape, [torch.Generator()]).tensors(0)
@@ -137,7 +137,7 @@ def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
 
 def test_perfit_by_sum_of_ranks_weighs_what_its_layers_times_rank_weigh():
     base = skeleton("smollm2-135m")
-    by_layers = costs.perfit_of(base, layers=(10, 16, 22), ranks=(8, 4))
+    by_layers = costs.of_run("perfit", base, layers=((10, 16, 22), (10, 16, 22)), ranks=(8, 4))
     by_sum = costs.cost("perfit", base, ranks=(24, 12))
     assert by_sum.federated_parameters == by_layers.federated_parameters == 24 * (2 * 576 + 1)
     assert by_sum.private_parameters == by_layers.private_parameters == 12 * (2 * 576 + 1)
@@ -154,7 +154,7 @@ def test_all_layers_of_the_settings_are_the_models_own():
     config = tomllib.loads(APP.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     base = skeleton("qwen2.5-0.5b")
     layers = Settings.parse(config | {"layers": "all"}).edited_layers(base.layers)
-    assert costs.perfit_of(base, layers=layers, ranks=(1, 4)).federated["R"] == (24, 1, 896)
+    assert costs.of_run("perfit", base, layers=(layers, layers), ranks=(1, 4)).federated["R"] == (24, 1, 896)
 
 
 def test_federated_traffic_adds_up_message_by_message():
@@ -277,10 +277,10 @@ def test_peft_trains_exactly_the_parameters_that_the_analysis_says(tiny_llama, t
 )
 def test_a_runs_method_costs_its_ranks_over_its_layers(method, federated, private):
     """d = 576, three layers, ranks 8 and 4: 2 d Σr + Σr numbers; LoRA on 30 blocks' q (576 → 576) and v (576 → 192)."""
-    cost = costs.of_run(method, skeleton("smollm2-135m"), layers=(10, 16, 22), ranks=(8, 4))
+    cost = costs.of_run(method, skeleton("smollm2-135m"), layers=((10, 16, 22), (10, 16, 22)), ranks=(8, 4))
     assert (cost.method, cost.federated_parameters, cost.private_parameters) == (method, federated, private)
 
 
 def test_every_method_that_runs_has_an_analysis():
     for method in METHODS:
-        assert costs.of_run(method, skeleton("smollm2-135m"), layers=(10,), ranks=(8, 4)).method == method
+        assert costs.of_run(method, skeleton("smollm2-135m"), layers=((10,), (10,)), ranks=(8, 4)).method == method

@@ -180,6 +180,7 @@ def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choic
 
 # Keys of later releases: what they are in a settings file, a vault or a report that was written before them.
 LATER = {
+    "stage2-layers": "same",
     "retrieved": 0,
     "profile": False,
     "style-layer": -1,
@@ -287,3 +288,21 @@ def test_sources_are_absolute_where_they_are_folders_and_else_left_alone(config,
     assert sources("my/data", "x.gguf") == (str(CHECKOUT / "my" / "data"), str(CHECKOUT / "x.gguf"))
     assert sources("~/data", "sims/lamp7") == (str(tmp_path / "data"), str(CHECKOUT / "sims" / "lamp7"))
     assert sources("/abs", str(tmp_path)) == ("/abs", str(tmp_path))
+
+
+def test_the_private_layers_are_those_of_stage_1_or_their_own(config):
+    assert Settings.parse(config | {"layers": "0,3", "stage2-layers": "same"}).private_layers(4) == (0, 3)
+    assert Settings.parse(config | {"layers": "0,3", "stage2-layers": "1"}).private_layers(4) == (1,)
+    assert Settings.parse(config | {"layers": "0,3", "stage2-layers": "all"}).private_layers(4) == (0, 1, 2, 3)
+    assert Settings.parse(config | {"layers": "0,2,3", "stage2-layers": "last2"}).private_layers(4) == (2, 3)
+    assert Settings.parse(config | {"layers": "1", "stage2-layers": "last2"}).private_layers(4) == (1,)
+    assert Settings.parse(config | {"layers": "all", "stage2-layers": "last3"}).private_layers(4) == (1, 2, 3)
+    with pytest.raises(SettingsError, match=r"stage2-layers must lie in 0\.\.3 for this base model, got '7'"):
+        Settings.parse(config | {"layers": "1", "stage2-layers": "7"}).private_layers(4)
+    for wrong in ("3,1", "last0", "last", "first2"):
+        with pytest.raises(SettingsError, match="stage2-layers must be 'all' or rising block numbers .* or last2"):
+            Settings.parse(config | {"stage2-layers": wrong})
+
+
+def test_a_vault_or_cell_of_an_earlier_release_still_parses(config):
+    assert Settings.parse(config | {"engine": "sequential"}).engine == "batched"
