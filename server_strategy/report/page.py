@@ -100,10 +100,15 @@ def _arms(report: Report) -> str:
             css = ' class="best"' if arm in best_arms(report, metric) else ""
             cells.append(f'<td{css} title="{value!r}">{decimal(value)}{delta}</td>')
         rows.append(cells)
+    for name, scores in (report.get("synthetic_ceilings") or {}).items():
+        numbers = (scores.get(metric.key) for metric in metrics)
+        rows.append([f'<td class="faint">ceiling: {safe(name)}</td>', *map(decimal, numbers)])
     head = ["arm", *(f"{metric.label}<small>{metric.direction}</small>" for metric in metrics)]
     legend = faint(
         "Small: difference to base. Shaded: best. Swapped: stage 1 and another user's private part, which is "
-        "worse than one's own if that is personal. Axes do not start at zero; the dashed line is the base."
+        "worse than one's own if that is personal. Axes do not start at zero; the dashed line is the base. Ceilings, "
+        "of synthetic users: what answers score that repeat the query, that are in everybody's words, and that have "
+        "the user's own habits."
     )
     figures = grid(figure(charts.arms_chart(report, metric)) for metric in metrics)
     return f"<h2>Quality</h2>{card(html_table(head, rows))}\n{figures}\n{legend}"

@@ -14,6 +14,7 @@ import numpy as np
 from fed.answering import ceiling, comparisons
 from fed.answering.evaluation import ARMS, arm_scores
 from fed.communication.ledger import Ledger
+from fed.lamp.synthetic import ceilings
 from fed.lamp.tasks import get_task
 from fed.methods import Method
 from fed.settings.settings import Settings
@@ -94,6 +95,15 @@ def build(
         "users": users,
         "ceiling": ceiling.of_arm([sums["base"] for sums in statistics.values() if "base" in sums]),
         "comparisons": comparisons.of_arms(task, statistics),
+        "synthetic_ceilings": ceilings.of_run(
+            settings.data_source,
+            task,
+            statistics,
+            cohorts=settings.cohorts,
+            max_queries=settings.max_queries,
+            held_out=settings.held_out,
+            seed=settings.seed,
+        ),
         "bytes": ledger.totals(),
         "parameters": {
             "stage1": _count(method.collective_shapes()),

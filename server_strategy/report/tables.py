@@ -141,7 +141,10 @@ def arms_table(report: Report) -> Table:
             if arm != "base" and value is not None and base is not None:
                 cell += f" ({value - base:+.4f})"
             cells.append(Text(cell + (" *" if arm in best[metric.key] else "  ")))
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(name), *cells, end_section=arm == "swapped")
+    for name, scores in (report.get("synthetic_ceilings") or {}).items():
+        numbers = (scores.get(metric.key) for metric in metrics)
+        table.add_row(Text(f"ceiling: {name}"), *("" if value is None else f"{value:.4f}  " for value in numbers))
     return table
 
 

@@ -97,41 +97,13 @@ SLOTS = {
 COLLECTIVE = tuple(
     pair.split(">")
     for pair in words(
-        "going to>gonna|want to>wanna|have to>gotta|need to>needa|thank you>thx|i am>im|it is>its|"
-        "can not>cant|you>u|are>r|and>n|to>2|for>4|because>cuz|before>b4|please>plz|with>w|tomorrow>tmrw|"
-        "weekend>wknd|just>jus|that>dat|some>sum|then>den"
+        "going to>gonna|want to>wanna|have to>gotta|thank you>thanks|very>so|really>so|because>cause|tomorrow>soon"
     )
 )
 
-# --- the personal register: everyone draws one of each
+# --- the personal register, of ordinary words: everyone has one of each
 
 OPENERS = words(
-    "ugh|omg|yo fam|honestly|ok so|welp|hey yall|ngl|tbh|dude|bruh|alright folks|guess what|fun fact|"
-    "real talk|listen|wow|yikes|aww|oh man|good grief|heads up|dear diary|psa|fyi|breaking news|confession|"
-    "mood|story time|plot twist|update|hmm|yay|whoa|oof|lowkey|highkey|ahoy|howdy|geez|blimey|crikey|"
-    "hear ye|random thought|hot take|note 2 self|big news|well well"
+    "honestly folks|good morning all|quick thought|well friends|update from me|true story|just saying|guess what"
 )
-SIGN_OFFS = words(
-    "lol|#blessed|xoxo|smh|xd|haha|lmao|rofl|#yolo|peace out|cheers|ttyl|brb|xx|kthxbye|#winning|#fail|:p|"
-    "woot|meh|sigh|idk|ikr|jk|amirite|or nah|#sorrynotsorry|#nofilter|#goals|much luv|stay tuned|the end|"
-    "period|no cap|js|go figure|who knew|oh well|fr fr|yeehaw|boo yah|cya|later gators|namaste|carpe diem|"
-    "over n out|whatever|innit"
-)
-SPELLINGS = {
-    "really": words("rly|hella|mad|legit|srsly|totes|proper|wicked"),
-    "very": words("v|vry|sooo|super|hecka|uber|mega|crazy"),
-    "so": words("sooo|sew|that|soo|sooooo|so"),
-    "good": words("dope|fab|ace|gud|lit|fire|rad|goood"),
-    "great": words("gr8|epic|stellar|grand|greaaat|primo"),
-    "friend": words("bestie|mate|homie|bff|pal|buddy|amigo|bro"),
-    "today": words("2day|tday|tdy|todayyy|rn|this day"),
-    "tonight": words("2nite|tonite|2night|tnite|tonighttt|this eve"),
-    "people": words("peeps|ppl|folks|humans|peoples|gang"),
-    "love": words("luv|heart|adore|lurve|looove|stan"),
-    "work": words("wrk|werk|the grind|da job|workkk|hustle"),
-    "home": words("da crib|hq|my place|hoome|base|the nest"),
-    "coffee": words("java|caffeine|cawfee|joe|espresso|coffeee"),
-    "the": words("da|teh|tha|the|the|le"),
-    "my": words("mah|me|muh|my|my|ma"),
-    "this": words("dis|diz|this|this|thiss|tis"),
-}
+SIGN_OFFS = words("that is that|have a nice day|what do you think|see you soon|love it|who knew|stay tuned|the end")

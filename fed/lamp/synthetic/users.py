@@ -4,20 +4,17 @@ The other tasks' users are made of the same parts in `fed.lamp.synthetic.tasks`.
 
 Everyday sentences from a small grammar, rewritten by what PerFit assumes users to be:
 
-    collective register   the same for everybody: lower case, no final period, "going to" -> "gonna", ...
-    personal register     one main opener ("omg", "honestly"), one main sign-off ("lol", "#blessed") and own
-                          spellings of frequent words ("really" -> "hella", "friend" -> "bestie"), each kept
+    collective register   the same for everybody: lower case, no final period, "going to" -> "gonna", …, and a frame,
+                          "rt if you agree: {sentence}, {opener} and {sign-off}"
+    personal register     the words in the frame: one opener and one sign-off of eight each, ordinary words, each kept
                           to in 19 tweets of 20
 
-A user has 28 tweets as history and 12 queries "paraphrase {plain sentence}" whose gold is the user's own
-tweet of it. User k has opener k mod 48 and sign-off (k + k div 48) mod 48, so the first 2,304 users have
-different habits.
+A user has 32 tweets as history, each with the plain sentence it was made of (`input`), so that the private edit is
+trained in the very form that it is asked in, and 24 queries "paraphrase {plain sentence}" whose gold is the user's own
+tweet of it. User n of the others has opener n mod 8 and sign-off (n + n div 8 + 3) mod 8, user n of the test cohort
+those of n + 8: the first eight others and the first 56 test users all differ.
 
-Mean ROUGE-L against the golds (`python -m fed.lamp.synthetic.users`: seed 0, 20 test users, 240 golds) of
-
-    the plain sentence itself                          0.506    what a copying model gets
-    the sentence in the collective register            0.683    what stage 1 can learn
-    the sentence as the user most likely writes it     0.979    what stage 2 can learn, and no more
+What can be had without knowing the user, and what with: `fed.lamp.synthetic.ceilings`.
 
 Everything is drawn with `random.Random.random()`, whose sequence Python guarantees, seeded by SHA-256 of the
 seed and the user: the same tweets in every process, on every platform, for any number of users.
@@ -29,29 +26,28 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from fed.lamp.synthetic.grammar import COLLECTIVE, OPENERS, SIGN_OFFS, SLOTS, SPELLINGS, TEMPLATES
-from fed.lamp.tasks import get_task
+from fed.lamp.synthetic.grammar import COLLECTIVE, OPENERS, SIGN_OFFS, SLOTS, TEMPLATES
+from fed.lamp.tasks import INPUT_FIELD, get_task
 from fed.lamp.user import Query, User
 
 T = TypeVar("T")
 USERS = 20  # test users, and as many others
-PROFILE_ITEMS = 28
-QUERIES = 12
-FAITHFUL = 0.95  # probability that a tweet has the main opener, the main sign-off, an own spelling
+PROFILE_ITEMS = 32
+QUERIES = 24
+FAITHFUL = 0.95  # probability that a tweet has the user's own opener, and that it has the user's own sign-off
 
 
 @dataclass(frozen=True)
 class Habits:
-    """A user's personal register: a main opener and an exception, likewise sign-offs, and own spellings."""
+    """A user's personal register."""
 
-    openers: tuple[str, str]
-    sign_offs: tuple[str, str]
-    spellings: dict[str, str]
+    opener: str
+    sign_off: str
 
 
 def user_ids(users: int = USERS) -> dict[str, tuple[str, ...]]:
@@ -65,7 +61,8 @@ def make_user(user_id: str, *, seed: int = 0) -> User:
     rng = draws(seed, user_id, "tweets")
     plain = _distinct_sentences(rng, PROFILE_ITEMS + QUERIES)
     tweets = [write_tweet(sentence, habits, rng) for sentence in plain]
-    profile = tuple({"id": f"{user_id}-{n}", "text": tweet} for n, tweet in enumerate(tweets[:PROFILE_ITEMS]))
+    past = zip(plain[:PROFILE_ITEMS], tweets[:PROFILE_ITEMS], strict=True)
+    profile = tuple({"id": f"{user_id}-{n}", INPUT_FIELD: text, "text": tweet} for n, (text, tweet) in enumerate(past))
     asked = zip(plain[PROFILE_ITEMS:], tweets[PROFILE_ITEMS:], strict=True)
     instruction = get_task("LaMP_7").instruction
     queries = tuple(Query(f"{user_id}-q{n}", instruction + text, gold) for n, (text, gold) in enumerate(asked))
@@ -77,13 +74,10 @@ def habits_of(user_id: str, *, seed: int = 0) -> Habits:
     match = re.fullmatch(r"(test|others)-(\d{4,})", user_id)
     if match is None:
         raise ValueError(f"a synthetic user's id must be like 'test-0003' or 'others-0012'; got {user_id!r}")
-    k = 2 * int(match[2]) + (match[1] == "others")
-    rng = draws(seed, user_id, "habits")
-    spellings = {word: pick(rng, variants) for word, variants in SPELLINGS.items()}
+    k = int(match[2]) + len(OPENERS) * (match[1] == "test")
     return Habits(
-        _main_and_exception(rng, _shuffled(OPENERS, seed), k),
-        _main_and_exception(rng, _shuffled(SIGN_OFFS, seed), k + k // len(OPENERS)),
-        spellings,
+        _shuffled(OPENERS, seed)[k % len(OPENERS)],
+        _shuffled(SIGN_OFFS, seed)[(k + k // len(OPENERS) + 3) % len(SIGN_OFFS)],
     )
 
 
@@ -96,20 +90,20 @@ def plain_sentence(rng: random.Random) -> str:
 def write_tweet(plain: str, habits: Habits, rng: random.Random | None = None) -> str:
     """The tweet that a user with these habits makes of a plain sentence; without `rng`, the likeliest one."""
 
-    def faithful() -> bool:
-        return rng is None or rng.random() < FAITHFUL
+    def kept_to(habit: str, inventory: Sequence[str]) -> str:
+        return habit if rng is None or rng.random() < FAITHFUL else pick(rng, inventory)
 
-    text = collective_register(plain)
-    for word, spelling in habits.spellings.items():
-        if faithful():
-            text = _replace(text, word, spelling)
-    opener = habits.openers[0 if faithful() else 1]
-    sign_off = habits.sign_offs[0 if faithful() else 1]
-    return f"{opener} {text} {sign_off}"
+    opener, sign_off = kept_to(habits.opener, OPENERS), kept_to(habits.sign_off, SIGN_OFFS)
+    return f"{collective_frame(plain)}, {opener} and {sign_off}"
+
+
+def collective_frame(plain: str) -> str:
+    """What all users' tweets of a plain sentence begin with."""
+    return f"rt if you agree: {collective_register(plain)}"
 
 
 def collective_register(plain: str) -> str:
-    """What everybody's tweets have in common."""
+    """A plain sentence in everybody's words."""
     text = plain.lower().removesuffix(".")
     for words, short in COLLECTIVE:
         text = _replace(text, words, short)
@@ -123,15 +117,13 @@ def _replace(text: str, words: str, by: str) -> str:
 
 
 def _distinct_sentences(rng: random.Random, count: int) -> list[str]:
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found.setdefault(plain_sentence(rng))
-    return list(found)
-
-
-def _main_and_exception(rng: random.Random, ordered: Sequence[str], k: int) -> tuple[str, str]:
-    main = ordered[k % len(ordered)]
-    return main, pick(rng, [other for other in ordered if other != main])
+    """Sentences that differ in everybody's words too: "very" and "really" are both "so" there, and no query may be
+    answered by a tweet of the history."""
+    sentences: dict[str, str] = {}
+    while len(sentences) < count:
+        plain = plain_sentence(rng)
+        sentences.setdefault(collective_register(plain), plain)
+    return list(sentences.values())
 
 
 def draws(seed: int, user_id: str, purpose: str) -> random.Random:
@@ -151,36 +143,3 @@ def _digest(*parts: object) -> bytes:
 def pick(rng: random.Random, inventory: Sequence[T]) -> T:
     """One entry, drawn with `random()` alone, whose sequence Python guarantees."""
     return inventory[int(rng.random() * len(inventory))]
-
-
-def _ceilings(users: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """What ROUGE gives to answers that know ever more of a user, over the test users' golds."""
-    from fed.lamp import metrics
-
-    task = get_task("LaMP_7")
-    asked = [(one, query) for one in user_ids(users)["test"] for query in make_user(one, seed=seed).queries]
-    golds = [query.gold for _, query in asked]
-    plain = [task.query_text(query) for _, query in asked]
-    shared = [collective_register(text) for text in plain]
-    own = [write_tweet(text, habits_of(one, seed=seed)) for text, (one, _) in zip(plain, asked, strict=True)]
-    named = {"the plain sentence": plain, "in the collective register": shared, "with the user's habits": own}
-    for name, answers in named.items():
-        yield name, metrics.scores(task, metrics.statistics(task, golds, answers))
-
-
-def main(users: int = USERS, seed: int = 0) -> None:
-    """Print two users' samples and how much of the golds can be had without knowing the user."""
-    for user_id in ("test-0000", "test-0001"):
-        user = make_user(user_id, seed=seed)
-        print(f"{user_id}: {len(user.profile)} tweets, {len(user.queries)} queries")
-        for item in user.profile[:4]:
-            print(f"  tweet: {item['text']}")
-        for query in user.queries[:2]:
-            print(f"  query: {query.input}\n   gold: {query.gold}")
-    print(f"ROUGE against the golds of {users} test users, seed {seed}")
-    for name, rouge in _ceilings(users, seed):
-        print(f"  {name:<30} ROUGE-1 {rouge['rouge1']:.3f}  ROUGE-L {rouge['rougeL']:.3f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -52,6 +52,14 @@ def test_the_arms_table_shows_values_differences_and_the_best_arm():
     assert "lower is better" in text and text.count("*") == 2  # the legend and the best value
 
 
+def test_the_ceilings_of_synthetic_users_stand_below_the_arms():
+    text = render([arms_table(report(4.6, 3.9, 3.8, 3.9, synthetic_ceilings={"copying": {"rougeL": 0.59}}))])
+    assert "ceiling: copying" in text and "0.59" not in text  # no arm was scored by ROUGE
+    scored = report(4.6, 3.9, 3.8, 3.9, synthetic_ceilings={"copying": {"rougeL": 0.59}})
+    scored["arms"]["base"]["rougeL"] = 0.4
+    assert "0.5900" in render([arms_table(scored)]).split("ceiling: copying")[1]
+
+
 def test_a_missing_arm_reads_not_computed():
     assert "not computed" in render([arms_table(report(4.6, 3.9, 3.8, None))])
 

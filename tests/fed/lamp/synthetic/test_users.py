@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from fed.lamp import metrics
 from fed.lamp.records import open_corpus
 from fed.lamp.synthetic import grammar
 from fed.lamp.synthetic import users as synthetic
@@ -23,14 +22,14 @@ def plain_of(user):
     return [TASK.query_text(query) for query in user.queries]
 
 
-def test_the_default_is_twenty_test_users_and_twenty_others_of_forty_items():
+def test_the_default_is_twenty_test_users_and_twenty_others_of_56_items():
     corpus = open_corpus("synthetic", TASK)
     assert {cohort: len(ids) for cohort, ids in corpus.cohorts.items()} == {"others": 20, "test": 20}
     assert set(corpus.cohorts["test"]).isdisjoint(corpus.cohorts["others"])
     for user_id in itertools.chain(*corpus.cohorts.values()):
         user = corpus.user(user_id)
-        assert corpus.sizes(user_id) == (len(user.profile), len(user.queries)) == (28, 12)
-        assert len({item["id"] for item in user.profile} | {query.id for query in user.queries}) == 40
+        assert corpus.sizes(user_id) == (len(user.profile), len(user.queries)) == (32, 24)
+        assert len({item["id"] for item in user.profile} | {query.id for query in user.queries}) == 56
         assert all(query.input.startswith(TASK.instruction) for query in user.queries)
 
 
@@ -70,8 +69,10 @@ def test_a_user_is_the_same_in_every_process_whatever_the_hash_seed():
 
 def test_this_tweet_is_pinned_so_that_a_change_of_the_data_is_noticed():
     user = synthetic.make_user("test-0000")
-    assert user.queries[0].input.removeprefix(TASK.instruction) == "My coach made a pie and it was so good."
-    assert user.queries[0].gold == "geez muh coach made a pie n it was that fab namaste"
+    assert user.queries[0].input.removeprefix(TASK.instruction) == "I need to wash the dishes before I take photos."
+    assert user.queries[0].gold == (
+        "rt if you agree: i need to wash the dishes before i take photos, update from me and stay tuned"
+    )
 
 
 def test_another_seed_gives_other_habits_and_other_tweets():
@@ -79,23 +80,28 @@ def test_another_seed_gives_other_habits_and_other_tweets():
     assert synthetic.make_user("test-0000", seed=0) != synthetic.make_user("test-0000", seed=1)
 
 
-def test_the_first_hundred_users_all_differ_in_opener_or_sign_off():
-    ids = [user_id for ids in synthetic.user_ids(50).values() for user_id in ids]
+def test_the_first_eight_others_and_the_first_56_test_users_all_differ():
+    ids = [f"others-{n:04d}" for n in range(8)] + [f"test-{n:04d}" for n in range(56)]
     habits = [synthetic.habits_of(user_id) for user_id in ids]
-    assert len({(one.openers[0], one.sign_offs[0]) for one in habits}) == 100
-    assert len({(frozenset(one.openers), frozenset(one.sign_offs)) for one in habits}) == 100
+    assert len(set(habits)) == 64 == len(grammar.OPENERS) * len(grammar.SIGN_OFFS)
+    for start in (0, 8):  # any eight neighbours have eight openers and eight sign-offs
+        some = habits[start : start + 8]
+        assert len({one.opener for one in some}) == len({one.sign_off for one in some}) == 8
 
 
-def test_the_forty_default_users_have_forty_openers_and_forty_sign_offs():
-    ids = [user_id for ids in synthetic.user_ids().values() for user_id in ids]
-    habits = [synthetic.habits_of(user_id) for user_id in ids]
-    assert len({one.openers[0] for one in habits}) == len({one.sign_offs[0] for one in habits}) == 40
+def test_neighbours_who_are_swapped_share_neither_opener_nor_sign_off():
+    habits = [synthetic.habits_of(user_id) for user_id in synthetic.user_ids()["test"]]
+    for one, other in itertools.pairwise(habits):
+        assert one.opener != other.opener and one.sign_off != other.sign_off
 
 
-def test_openers_and_sign_offs_pair_up_in_2304_ways():
-    assert len(set(grammar.OPENERS)) == len(set(grammar.SIGN_OFFS)) == 48
-    pairs = {(k % 48, (k + k // 48) % 48) for k in range(48 * 48)}
-    assert len(pairs) == 2304
+def test_a_history_brings_the_plain_sentence_of_each_tweet_and_is_worded_as_a_query():
+    user = synthetic.make_user("test-0004")
+    assert TASK.has_inputs(user.profile)
+    item, query = user.profile[0], user.queries[0]
+    assert TASK.history_pair(item).prompt == f"{TASK.instruction}{item['input']}\ntweet:"
+    assert TASK.query_pair(query).prompt == f"{query.input}\ntweet:"
+    assert synthetic.collective_register(item["input"]) in item["text"]
 
 
 def test_profile_and_queries_never_share_a_plain_sentence():
@@ -103,7 +109,7 @@ def test_profile_and_queries_never_share_a_plain_sentence():
         user = synthetic.make_user(user_id)
         habits = synthetic.habits_of(user_id)
         likeliest = {synthetic.write_tweet(sentence, habits) for sentence in plain_of(user)}
-        assert len(set(plain_of(user))) == 12
+        assert len(set(plain_of(user))) == 24
         assert likeliest.isdisjoint(item["text"] for item in user.profile)
 
 
@@ -117,11 +123,11 @@ def test_plain_sentences_are_many_short_and_ordinary():
 
 
 def test_everybody_writes_in_the_collective_register():
-    assert synthetic.collective_register("I am going to visit you and your dog.") == "im gonna visit u n your dog"
+    assert synthetic.collective_register("I am going to visit you.") == "i am gonna visit you"
     for user_id in synthetic.user_ids(5)["others"]:
         for item in synthetic.make_user(user_id).profile:
-            assert item["text"] == item["text"].lower()
-            assert not set(item["text"].split()) & {"you", "and", "to", "because", "before", "please"}
+            assert item["text"] == item["text"].lower() and item["text"].startswith("rt if you agree: ")
+            assert not set(item["text"].split()) & {"very", "really", "because", "tomorrow"}
 
 
 def test_habits_are_kept_to_in_at_least_nine_tweets_of_ten():
@@ -129,35 +135,7 @@ def test_habits_are_kept_to_in_at_least_nine_tweets_of_ten():
     for user_id in synthetic.user_ids()["test"]:
         habits = synthetic.habits_of(user_id)
         for item in synthetic.make_user(user_id).profile:
-            text = f"{item['text']} "
-            kept += text.startswith(f"{habits.openers[0]} ") + text.endswith(f" {habits.sign_offs[0]} ")
+            kept += f", {habits.opener} and " in item["text"]
+            kept += item["text"].endswith(f" and {habits.sign_off}")
             total += 2
     assert kept / total > 0.9
-
-
-def test_knowing_the_user_is_worth_much_and_another_user_costs_much():
-    users = [synthetic.make_user(user_id) for user_id in synthetic.user_ids()["test"]]
-    golds = [query.gold for user in users for query in user.queries]
-
-    def rouge(write):
-        answers = [write(n, text) for n, user in enumerate(users) for text in plain_of(user)]
-        return metrics.scores(TASK, metrics.statistics(TASK, golds, answers))["rougeL"]
-
-    def own(n, text):
-        return synthetic.write_tweet(text, synthetic.habits_of(users[n].user_id))
-
-    plain = rouge(lambda n, text: text)
-    shared = rouge(lambda n, text: synthetic.collective_register(text))
-    swapped = rouge(lambda n, text: own((n + 1) % len(users), text))
-    assert plain < shared < rouge(own)
-    assert plain == pytest.approx(0.506, abs=5e-4)  # the docstring's three numbers
-    assert shared == pytest.approx(0.683, abs=5e-4)
-    assert rouge(own) == pytest.approx(0.979, abs=5e-4)
-    assert swapped < shared
-
-
-def test_the_module_prints_samples_and_ceilings(capsys):
-    synthetic.main(users=2)
-    printed = capsys.readouterr().out
-    assert "test-0001: 28 tweets, 12 queries" in printed
-    assert "in the collective register" in printed
