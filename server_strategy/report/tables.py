@@ -164,7 +164,7 @@ def bytes_table(report: Report) -> Table:
     return table
 
 
-def render(tables: Iterable[Table], width: int = 100) -> str:
+def render(tables: Iterable[Table], width: int = 124) -> str:
     """The tables as plain text without terminal codes, one after another, lines free of trailing blanks."""
     out = StringIO()
     console = Console(file=out, width=width, color_system=None, force_terminal=False, no_color=True)
