@@ -57,7 +57,7 @@ def personalize(
     replies = grid.send(users, content, "train.personalize")
     valid_replies = _some_or_stop(replies, users, "train private vectors", warn)
     metrics = [_numbers(reply) for reply in valid_replies.values()]
-    epochs = sorted(key for key in metrics[0] if key.startswith("epoch-"))
+    epochs = sorted((key for key in metrics[0] if key.startswith("epoch-")), key=lambda key: int(key[len("epoch-") :]))
     losses = []
     for number, key in enumerate(epochs, 1):
         rows = math.fsum(of_user["num-examples"] for of_user in metrics)

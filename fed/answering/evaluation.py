@@ -86,7 +86,8 @@ def evaluate(
         for arm, (collective, personal) in arms.items():
             start = len(questions)
             for query, row in zip(user.queries, user.rows, strict=True):
-                questions.append(Question(row, collective, personal, (arm, user.user_id, query.id)))
+                # All arms of a query draw the same numbers: where edits change nothing, nor does chance.
+                questions.append(Question(row, collective, personal, (user.user_id, query.id)))
             spans.append((user, arm, slice(start, len(questions))))
     answers: list[str] | None = None
     if choice is not None and max_new_tokens:

@@ -147,12 +147,12 @@ def test_partners_come_from_the_users_under_test_alone():
     assert list(found["a"]) == ["base", "stage1", "stage1+2"]
 
 
-def test_every_draw_has_a_name_of_its_own():
+def test_every_query_has_a_draw_of_its_own_and_all_its_arms_share_it():
     reader = FakeReader()
     users = [user("a", [1, 2], gold="romance"), user("b", [1], gold="romance")]
     evaluation.evaluate(TAGS, reader, users, ["a", "b"], max_new_tokens=4)
     names = [question.seed_name for question in reader.continued]
-    assert len(set(names)) == len(names) == 12
+    assert len(names) == 12 and set(names) == {("a", "a1"), ("a", "a2"), ("b", "b1")}
 
 
 def test_scores_pool_all_tokens_and_are_no_mean_of_users():
