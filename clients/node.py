@@ -7,14 +7,14 @@ new process, so a history that has grown is read again.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 
+from clients.collector import without_collector
 from clients.node_config import NodeConfig, NodeConfigError
-from clients.progress import Progress
+from clients.progress import Progress, say_once
 from fed import methods
 from fed.answering.choice import Choice
 from fed.answering.evaluation import TestUser
@@ -32,6 +32,7 @@ from fed.lamp.user import Query, User
 from fed.methods import Method, Trained, UserRows
 from fed.privacy.vault import Vault
 from fed.prompts.before_rows import Prompts
+from fed.prompts.plain_wording import PlainWordings
 from fed.prompts.profile import Profiles
 from fed.settings.settings import Settings
 
@@ -109,13 +110,13 @@ class Node:
 
     def stage2_rows(self, user: str) -> UserRows:
         """What the user's private tensors are trained on."""
-        record = self.corpus.user(user)
+        record = self._worded(user)
         prompts = self._prompts(user)
         return UserRows(user, self._rows(user, prompts, self._stage2_pairs(record, prompts)))
 
     def test_user(self, user: str) -> TestUser:
         """The user's queries, and the rows that ask them."""
-        record = self.corpus.user(user)
+        record = self._worded(user) if self.settings.held_out else self.corpus.user(user)
         prompts = self._prompts(user)
         questions = self._test_pairs(record, prompts)
         rows = self._rows(user, prompts, [pair for _, pair in questions])
@@ -168,7 +169,7 @@ class Node:
 
     def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
         if isinstance(prompts, Prompts) and prompts.left_out:
-            _say_once(
+            say_once(
                 f"warning: user {user!r}: {prompts.left_out} of {prompts.asked} retrieved items did not fit into "
                 f"max-length = {self.settings.max_length} tokens and were left out"
             )
@@ -178,6 +179,25 @@ class Node:
         """The user as training may see it, without the history's held-out items."""
         user = self.corpus.user(user_id)
         return replace(user, profile=history(user, held_out=self.settings.held_out))
+
+    def _worded(self, user_id: str) -> User:
+        """The user with plain wordings for inputs, where asked for; missing ones are written, the whole cohort's."""
+        s, user = self.settings, self.corpus.user(user_id)
+        if s.history_rows == "bare" or self.task.has_inputs(user.profile):
+            return user
+        latest = s.max_items and s.max_items + s.held_out
+        plain = PlainWordings(self.vault, self.base, self.task, latest=latest, token_budget=4 * s.token_budget)
+        if (worded := plain.read(user)) is None:
+            progress = Progress(f"plain wordings, node {self.part}, {len(self.roster.stage2)} users")
+            written, useless = plain.write([self.corpus.user(one) for one in self.roster.stage2], progress.rows)
+            if useless:
+                print(
+                    f"warning: {useless} of {written} plain wordings are empty or copies; their rows stay bare",
+                    flush=True,
+                )
+            worded = plain.read(user)
+        assert worded is not None
+        return worded
 
     def _prompts(self, user_id: str) -> Task | Prompts:
         """How this user's rows are worded: by the task alone, or after retrieved items and a profile text."""
@@ -220,31 +240,6 @@ class Node:
         return {"stage1": ones, "stage2": twos}
 
 
-@cache
-def _say_once(text: str) -> None:
-    """A line that a process has printed before, in an earlier round, is not printed again."""
-    print(text, flush=True)
-
-
 @lru_cache(maxsize=2)
 def _corpus(data: str, task: str, seed: int) -> Corpus:
     return open_corpus(data, get_task(task), seed=seed)
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """No collections inside; what exists at its end is never looked through. The collector is then as it was.
-
-    For a process that serves one message and ends. Importing torch's and transformers' code makes a million objects,
-    none of them garbage, and Python looks through all of them again and again: a seventh of the time from a message to
-    its first training step (`python sims/bench_restart.py`). In a process that lives on, garbage could be among what
-    was made and would stay: devices alone do this.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()

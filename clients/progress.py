@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import cache
 
 SECONDS_BETWEEN = 3.0
 
@@ -33,3 +34,9 @@ class Progress:
         passed = now - self._start
         left = f"{passed:.0f} s" if done >= total else f"about {passed / done * (total - done):.0f} s left"
         print(f"{self._title}: {text} · {left}", flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """A line that a process has printed before, in an earlier round, is not printed again."""
+    print(text, flush=True)

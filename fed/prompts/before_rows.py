@@ -9,7 +9,8 @@ with them (`fed.methods.non_personalized`).
 
 No row sees its own answer: a query retrieves from the user's history, which does not hold it; a history item retrieves
 from the items before it alone, as OPPU does. Where the history has no inputs (LaMP_7's bare tweets), its rows stay
-bare, as in OPPU: the only text to retrieve by would be the answer. The profile is written from the history as a whole.
+bare, as in OPPU: the only text to retrieve by would be the answer; with `history-rows = "pairs"` it is the plain
+wording (`fed.prompts.plain_wording`). The profile is written from the history as a whole.
 
 Where all this is longer than `max-length` less the longest answer, the items' texts are shortened alike, as LaMP does,
 down to 12 words; then the worst items are left out, and then the profile's end. A row's gold answer has no say in that.

@@ -21,7 +21,7 @@ from fed.forward.batching import Row
 from fed.lamp.tasks import Task
 from fed.lamp.user import User
 from fed.privacy.vault import Vault
-from fed.prompts.wording import profile_request
+from fed.prompts.wording import profile_request, request_tokens
 from fed.randomness import generator
 
 ITEMS = 10  # OPPU's --k
@@ -73,16 +73,9 @@ class Profiles:
         context = getattr(self._base.model.config, "max_position_embeddings", MAX_TOKENS)
         room = min(context, MAX_TOKENS) - NEW_TOKENS
         while drawn:
-            ids = self._tokens(profile_request(self._task, [user.profile[i] for i in sorted(drawn)]))
+            request = profile_request(self._task, [user.profile[i] for i in sorted(drawn)])
+            ids = request_tokens(self._base.tokenizer, request)
             if len(ids) <= room:
                 return ids
             drawn.pop()
         return ()
-
-    def _tokens(self, request: str) -> tuple[int, ...]:
-        tokenizer = self._base.tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            return tuple(tokenizer(request, add_special_tokens=True)["input_ids"])
-        said = [{"role": "user", "content": request}]
-        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -10,6 +10,7 @@ requests ask what OPPU's ask, in words of our own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fed.lamp.tasks import Task, cut_words
 
@@ -65,3 +66,12 @@ def profile_request(task: Task, items: Sequence[Mapping[str, str]]) -> str:
     """The request for a profile text that a user's items go into."""
     history = " | ".join(example(task, item, PROFILE_WORDS) for item in items)
     return f"{REQUESTS[task.name]} History: {history} Answer:"
+
+
+def request_tokens(tokenizer: Any, request: str) -> tuple[int, ...]:
+    """A request to the base itself, in the chat format of its tokenizer where that has one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return tuple(tokenizer(request, add_special_tokens=True)["input_ids"])
+    said = [{"role": "user", "content": request}]
+    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -33,6 +33,7 @@ from fed.settings.rules import (
 
 COHORTS = ("paper", "all")
 ANSWERS = ("decode", "choice")
+HISTORY_ROWS = ("bare", "pairs")
 # These take the mean of the replies as their pseudo-gradient; the others compare replies entry by entry.
 AVERAGING_STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")
 STRATEGIES = (*AVERAGING_STRATEGIES, "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
@@ -50,6 +51,11 @@ class Data:
     stage2_users: int = at_least(0, "users who personalize and are tested, the first by id; 0 = all")
     max_items: int = at_least(0, "training rows a user, the latest; 0 = all")
     held_out: int = at_least(0, "n = test on the last n history items, kept from training, not on queries", default=0)
+    history_rows: str = one_of(
+        HISTORY_ROWS,
+        "of tweets without inputs: bare = the cue alone; or pairs = a plain wording by the base",
+        default="bare",
+    )
     retrieved: int = at_least(
         0, "items of the user's history before each prompt (RAG, by BM25), with any method", default=0
     )
@@ -94,7 +100,7 @@ class Edits:
     stage2_layers: str = private_blocks("blocks of the private edit; same = those of layers; last2 = their last two")
     positions: str = places("tokens edited: all-f1 = not the first, the attention sink; or all, prompt, last, f3+l3")
     stage2_positions: str = places(
-        "those of the private edit; same = as in stage 1; l2 = the prompt's last two, the cue", or_same=True
+        "those of the private edit; same = as in stage 1; l2 = the prompt's last two; or answer", or_same=True
     )
     style_layer: int = block("of stylevector: the decoder block, from 0; -1 = the middle one", default=-1)
     style_strength: float = number("of stylevector: how much of the style is added", default=0.1)

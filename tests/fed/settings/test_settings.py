@@ -186,6 +186,7 @@ LATER = {
     "style-layer": -1,
     "style-strength": 0.1,
     "held-out": 0,
+    "history-rows": "bare",
     "answer": "decode",
     "top-k": 10,
     "top-p": 0.9,
