@@ -5,6 +5,10 @@
     answer   the prompt's last token and the completion's: all that an answer's tokens are read off
     all-f1   every token but the prompt's first (also all-fN, prompt-fN)
 
+Promise: `last`, `answer` and `lM` leave out the prompt's first token however short the prompt is, unless fN or all asks
+for it (`test_the_last_tokens_never_hold_the_first_one`). LaMP_7's bare rows have two tokens, `tweet:`, and `l2` edits
+the second alone. Prompts of more than M tokens are edited as they were before this rule.
+
 The names for the first and last positions follow LoReFT (Wu et al. 2024, section 4.1). Why leave out a first token: it
 is where a decoder puts attention that should go nowhere (Xiao et al. 2024, attention sinks), with hidden states far
 larger than the others' in the later half of the blocks (Sun et al. 2024, massive activations). An edit there is as much
@@ -28,7 +32,8 @@ class Positions:
 
     Attributes:
         everywhere: every token of the prompt and of the completion.
-        first, last: how many tokens at each end of the prompt; None for all of the prompt.
+        first: how many tokens at the prompt's start; None for all of the prompt.
+        last: how many at its end, its first token not among them.
         generated: the tokens of the completion too.
         skipped: how many tokens at the prompt's start are left out of these.
     """
@@ -76,11 +81,13 @@ class Positions:
             return prompt
         from_start = prompt.cumsum(-1)
         from_end = prompt.flip(-1).cumsum(-1).flip(-1)
-        ends = prompt & ((from_start <= self.first) | (from_end <= self.last))
+        ends = prompt & ((from_start <= self.first) | ((from_end <= self.last) & (from_start > 1)))
         return ends | (tokens & ~prompt) if self.generated else ends
 
     def untouched(self, prompt: int) -> int:
         """How many tokens at the start of a row with a prompt of so many tokens lie before every edited one."""
         if self.skipped:
             return max(0, min(self.skipped, prompt - 1))  # what follows a prompt is read off its last token
-        return 0 if self.everywhere or self.first != 0 else max(0, prompt - self.last)
+        if self.everywhere or self.first != 0:
+            return 0
+        return max(0, prompt - self.last, min(1, prompt - 1))

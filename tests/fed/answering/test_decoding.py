@@ -50,8 +50,8 @@ def mask_by_hand(rule, prompt, total):
         "all-f4": lambda t: t >= min(4, prompt),
         "prompt-f2": lambda t: 2 <= t < prompt,
         "prompt": lambda t: t < prompt,
-        "last": lambda t: t == prompt - 1,
-        "answer": lambda t: t >= prompt - 1,
+        "last": lambda t: 0 < t == prompt - 1,
+        "answer": lambda t: t >= max(1, prompt - 1),
         "f2+l1": lambda t: t < min(2, prompt) or t == prompt - 1,
     }[rule]
     return [inside(t) for t in range(total)]

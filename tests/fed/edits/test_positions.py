@@ -13,15 +13,23 @@ CASES = [
     ("all", 4, 2, "1111 11"),
     ("prompt", 4, 2, "1111 00"),
     ("last", 4, 2, "0001 00"),
-    ("last", 1, 2, "1 00"),
+    ("last", 1, 2, "0 00"),
     ("answer", 4, 2, "0001 11"),
-    ("answer", 1, 0, "1 "),
+    ("answer", 1, 0, "0 "),
+    ("answer", 2, 2, "01 11"),  # a bare tweet's cue
+    ("answer", 1, 2, "0 11"),
     ("f1", 4, 2, "1000 00"),
     ("f3", 4, 2, "1110 00"),
     ("f3", 2, 2, "11 00"),
     ("l1", 4, 2, "0001 00"),
     ("l3", 4, 2, "0111 00"),
-    ("l9", 4, 2, "1111 00"),
+    ("l9", 4, 2, "0111 00"),
+    ("l4", 5, 2, "01111 00"),
+    ("l1", 2, 1, "01 0"),
+    ("l2", 2, 1, "01 0"),
+    ("l2", 1, 1, "0 0"),
+    ("f1+l2", 2, 1, "11 0"),  # asked for
+    ("f0+l2", 2, 1, "01 0"),
     ("f3+l3", 8, 3, "11100111 000"),
     ("f3+l3", 6, 1, "111111 0"),
     ("f3+l3", 5, 1, "11111 0"),  # shorter than N + M: each token once
@@ -85,7 +93,7 @@ def test_first_and_last_count_their_tokens(first, last, prompt):
         return
     rows = batch([(prompt, 2)], False)
     mask = Positions.parse(f"f{first}+l{last}").mask(rows.prompt, rows.tokens)
-    expected = [t < first or t >= prompt - last for t in range(prompt)] + [False, False]
+    expected = [t < first or (t > 0 and t >= prompt - last) for t in range(prompt)] + [False, False]
     assert mask[0].tolist() == expected
 
 
@@ -111,3 +119,16 @@ def test_no_edited_token_lies_before_the_first_that_a_rule_may_touch(rule, promp
     mask = Positions.parse(rule).mask(rows.prompt, rows.tokens)[0].tolist()
     first = Positions.parse(rule).untouched(prompt)
     assert first < prompt and not any(mask[:first])
+
+
+@given(st.one_of(st.sampled_from(["last", "answer"]), st.builds("l{}".format, st.integers(1, 9))), LENGTHS)
+def test_the_last_tokens_never_hold_the_first_one(rule, lengths):
+    rows = batch(lengths, False)
+    mask = Positions.parse(rule).mask(rows.prompt, rows.tokens)
+    for i, (prompt, _) in enumerate(lengths):
+        if prompt:
+            assert not mask[i, 0]
+        if prompt > 1:
+            assert mask[i, prompt - 1]  # and always the last one, where it is another
+            first = Positions.parse(rule).untouched(prompt)
+            assert mask[i].tolist().index(True) == first > 0

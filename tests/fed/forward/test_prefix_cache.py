@@ -26,14 +26,15 @@ ALL = Positions.parse("all")
 @pytest.mark.parametrize(
     ("positions", "expected"),
     [("all", [0, 0, 0]), ("prompt", [0, 0, 0]), ("f1+l2", [0, 0, 0]), ("f2", [0, 0, 0]), ("l2", [4, 0, 3])]
-    + [("last", [5, 0, 4]), ("answer", [5, 0, 4]), ("l9", [0, 0, 0])],
+    + [("last", [5, 0, 4]), ("answer", [5, 0, 4]), ("l9", [1, 0, 1])],
 )
 def test_the_prefix_is_what_lies_before_every_edited_token(positions, expected):
     rule = Positions.parse(positions)
     assert prefix_cache.lengths(ROWS, rule) == expected
     for row, count in zip(ROWS, expected, strict=True):
         prompt = torch.tensor([[True] * len(row.prompt) + [False] * len(row.completion)])
-        edited = rule.mask(prompt, torch.ones_like(prompt))[0].nonzero()[0].item()
+        edited = [*rule.mask(prompt, torch.ones_like(prompt))[0].tolist(), True].index(True)
+        edited = min(edited, len(row.prompt) - 1)  # what follows a prompt is read off its last token
         assert count == (edited if not (rule.first or rule.everywhere) else 0)
 
 
