@@ -19,6 +19,8 @@ from clients.node_config import NodeConfig
 from clients.portions import portions, said
 from clients.progress import Progress
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
+from fed.methods import UserRows
+from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
 
 app = ClientApp()
@@ -38,7 +40,10 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
         began = time.time()
         try:
             config = NodeConfig.parse(context.node_config)
-            node = Node(Settings.parse(context.run_config), config, context.run_id)
+            settings = Settings.parse(context.run_config)
+            if config.device and settings.stage1 == "pooled":
+                raise SettingsError("stage1 must be 'federated' on devices, whose rows never leave them, got 'pooled'")
+            node = Node(settings, config, context.run_id)
             content = bundled(handler(message, node))
             if node.is_simulated:
                 host.put_timing(content, began, time.time())
@@ -111,6 +116,35 @@ def stage1(message: Message, node: Node) -> RecordDict:
             host.put_tensors(reply, place, trained.tensors, method, node.settings)
             examples = trained.result.rows // node.settings.local_epochs
             host.put_metrics(reply, place, {"num-examples": examples, "train-loss": trained.result.mean_loss})
+    return reply
+
+
+@app.train("pooled")
+@on_node
+def pooled(message: Message, node: Node) -> RecordDict:
+    """Stage 1 as central training: all users' rows as those of the one user that the message is for.
+
+    Simulated nodes all read the run's own data, so this one can stand for the centre.
+    """
+    (everybody,) = host.users_of(message)
+    method = node.method
+    # The rows of all users, one user after the other by id; their profile texts are written here too.
+    node.roster = node.everyone
+    users = [rows for user in node.roster.stage1 if (rows := node.stage1_rows(user).rows)]
+    rows = [row for user in users for row in user]
+    # One training, with one optimizer and one schedule.
+    progress = Progress(f"stage 1, pooled, node {node.part}, {len(users)} users")
+    start = host.collective_of(message, method, node.settings)
+    (trained,) = method.train_collective(
+        node.base, start, [UserRows(everybody, rows)], round_number=1, progress=progress.step
+    )
+    reply = RecordDict()
+    if trained.result.error:
+        host.put_error(reply, 0, trained.result.error)
+        return reply
+    host.put_tensors(reply, 0, trained.tensors, method, node.settings)
+    numbers = {"users": len(users), "num-examples": len(rows), "train-loss": trained.result.mean_loss}
+    host.put_metrics(reply, 0, numbers)
     return reply
 
 

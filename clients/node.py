@@ -59,6 +59,7 @@ class Node:
             self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
         by = self._rows_by
         everyone = roster(self.corpus, cohorts=by.cohorts, stage1_users=by.stage1_users, stage2_users=by.stage2_users)
+        self.everyone = everyone  # the run's users, whoever hosts them
         if config.user_id is not None:
             user = config.user_id
             if user not in everyone.everyone:
@@ -67,10 +68,7 @@ class Node:
         elif settings.cohorts == "all":
             hosted = set(block(everyone.everyone, self.part, self.parts))
         else:
-            hosted = {
-                *block(everyone.stage1, self.part, self.parts),
-                *block(everyone.stage2, self.part, self.parts),
-            }
+            hosted = {*block(everyone.stage1, self.part, self.parts), *block(everyone.stage2, self.part, self.parts)}
         self.roster = Roster(
             tuple(u for u in everyone.stage1 if u in hosted), tuple(u for u in everyone.stage2 if u in hosted)
         )

@@ -16,6 +16,7 @@ from server_strategy.grid.nodes import find_nodes
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.report.run_log import RunLog, say, warn
+from server_strategy.rounds import pooled
 from server_strategy.rounds.strategy import make_strategy
 
 
@@ -32,17 +33,22 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
     log.greet(federation)
     method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
+    translation = Translation(method.collective_shapes(), settings.wire_dtype)
+    timeout = settings.reply_timeout or None
     trainers, testers = (
         UserGrid(
             grid,
             {user: federation.hosts[user] for user in crowd},
-            translation=Translation(method.collective_shapes(), settings.wire_dtype),
+            translation=translation,
             ledger=log.ledger,
-            timeout=settings.reply_timeout or None,
+            timeout=timeout,
             work=log.work,
         )
         for crowd in (federation.stage1, federation.stage2)
     )
+    if settings.stage1 == "pooled":
+        node = federation.hosts[next(iter(federation.stage1))]
+        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=log.work)
     with log.phase("stage1"):
         collective, users = train_collective(trainers, testers, settings, method, log)
     with log.phase("stage2"):
@@ -58,7 +64,7 @@ def train_collective(
     """Stage 1 and its hand-out. Returns (the collective edit's fingerprint, the users who can go on with it).
 
     Args:
-        trainers: the users that federate.
+        trainers: the users that federate; where stage 1 is pooled, the centre.
         testers: those that personalize and are tested, who are handed the final edit.
         settings: the run's.
         method: what it federates; where that is nothing, nothing is sent, and all testers go on.
@@ -68,16 +74,20 @@ def train_collective(
         say(f"stage 1: {settings.method} federates nothing")
         return NO_COLLECTIVE, testers.users
     translation = trainers.translation
-    strategy = make_strategy(settings, method, translation=translation, on_round=log.add_round)
-    result = strategy.start(
-        trainers,
-        translation.to_record(method.initial_collective()),
-        num_rounds=settings.rounds,
-        timeout=settings.reply_timeout or None,  # type: ignore[arg-type]  # None: as long as it takes
-    )
-    log.keep_collective(translation.from_record(result.arrays))
-    testers.round = settings.rounds + 1
-    return personalization.hand_out(testers, testers.users, result.arrays, warn)
+    if settings.stage1 == "pooled":
+        say("stage 1: pooled, central training on all users' rows; its bytes are those of the hand-out alone")
+        arrays = pooled.train_pooled(trainers, method, on_round=log.add_round)
+    else:
+        strategy = make_strategy(settings, method, translation=translation, on_round=log.add_round)
+        arrays = strategy.start(
+            trainers,
+            translation.to_record(method.initial_collective()),
+            num_rounds=settings.rounds,
+            timeout=settings.reply_timeout or None,  # type: ignore[arg-type]  # None: as long as it takes
+        ).arrays
+    log.keep_collective(translation.from_record(arrays))
+    testers.round = settings.stage1_rounds + 1
+    return personalization.hand_out(testers, testers.users, arrays, warn)
 
 
 def train_private(testers: UserGrid, users: list[str], collective: str, method: Method, log: RunLog) -> None:

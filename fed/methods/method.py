@@ -87,12 +87,14 @@ class Method(ABC):
         return "none"
 
     def plan(self, stage: int, proximal_mu: float = 0.0) -> TrainSettings:
-        """How stage 1 or 2 trains by the settings."""
+        """How stage 1 or 2 trains by the settings; stage 2 is one training, whose rate always falls to zero."""
         s = self.settings
         return TrainSettings(
-            epochs=s.local_epochs if stage == 1 else s.stage2_epochs,
+            epochs=s.stage1_epochs if stage == 1 else s.stage2_epochs,
             batch_size=s.batch_size,
             rate=s.stage1_lr if stage == 1 else s.stage2_lr,
+            warmup=s.warmup,
+            constant=stage == 1 and s.schedule == "constant",
             clip=s.clip,
             weight_decay=s.weight_decay,
             proximal_mu=proximal_mu,

@@ -34,6 +34,8 @@ from fed.settings.rules import (
 COHORTS = ("paper", "all")
 ANSWERS = ("decode", "choice")
 HISTORY_ROWS = ("bare", "pairs")
+STAGE1 = ("federated", "pooled")
+SCHEDULES = ("linear", "constant")
 # These take the mean of the replies as their pseudo-gradient; the others compare replies entry by entry.
 AVERAGING_STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")
 STRATEGIES = (*AVERAGING_STRATEGIES, "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
@@ -124,6 +126,10 @@ class Training:
     batch_size: int = at_least(1, "rows of a step, a user's own")
     stage1_lr: float = between(0, 1, "AdamW's rate in stage 1")
     stage2_lr: float = between(0, 1, "AdamW's rate in stage 2")
+    warmup: float = share("of a user's steps, with a rising rate, in both stages", default=0.1, or_none=True)
+    schedule: str = one_of(
+        SCHEDULES, "of stage 1's rate: linear = warm-up, then down to 0; constant = neither", default="linear"
+    )
     weight_decay: float = at_least(0, "AdamW's, in both stages")
     clip: float = at_least(0, "largest norm of a user's gradient; 0 = any")
     seed: int = at_least(0, "of all draws: synthetic users, edits, batches, sampled users and tokens")
@@ -133,6 +139,11 @@ class Training:
 class Federation:
     """Stage 1's rounds, what travels in them, and whom the server waits for."""
 
+    stage1: str = one_of(
+        STAGE1,
+        "federated; or pooled = rounds × local-epochs epochs on everybody's rows, the reference",
+        default="federated",
+    )
     strategy: str = one_of(STRATEGIES, "Flower's fedavg, fedadam, fedprox, krum, …: fed/settings/groups.py lists them")
     rounds: int = at_least(1, "federated rounds of stage 1")
     fraction: float = share("of stage 1's users, sampled in each round")

@@ -36,7 +36,10 @@ METHODS: dict[str, Entry] = {
     "lora-c": Entry("fed.methods.lora.Lora", libraries=("peft",)),
     "lora-p": Entry("fed.methods.lora.Lora", libraries=("peft",)),
     "oppu": Entry("fed.methods.lora.Lora", libraries=("peft",)),
-    "fedreft": Entry("fed.methods.fedreft.FedReFT", {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",)}),
+    "fedreft": Entry(
+        "fed.methods.fedreft.FedReFT",
+        {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",), "stage1": ("federated",)},
+    ),
     "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),
     "rag": Entry("fed.methods.non_personalized.NonPersonalized", implies={"retrieved": 1}),

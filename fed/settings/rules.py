@@ -85,12 +85,12 @@ def between(low: float, high: float, meaning: str) -> Any:
     return _field(meaning, MISSING, rule)
 
 
-def share(meaning: str, *, default: Any = MISSING) -> Any:
-    """A part of a whole: above 0, and 1 at most."""
+def share(meaning: str, *, default: Any = MISSING, or_none: bool = False) -> Any:
+    """A part of a whole: above 0, where `or_none` is false, and 1 at most."""
 
     def rule(key: str, value: float) -> None:
-        if not 0 < value <= 1:
-            raise SettingsError(f"{key} must lie in (0, 1], got {value}")
+        if not (0 < value <= 1 or (or_none and value == 0)):
+            raise SettingsError(f"{key} must lie in {'[' if or_none else '('}0, 1], got {value}")
 
     return _field(meaning, default, rule)
 

@@ -24,6 +24,16 @@ RENAMED = {"engine": {"sequential": "batched"}}
 class Settings(Data, Base, Edits, Training, Federation, Answers):
     """One run; `settings.stage1_rank` is the key `stage1-rank`."""
 
+    @property
+    def stage1_rounds(self) -> int:
+        """How often stage 1 trains and hands on: in its rounds, or once where it is pooled."""
+        return 1 if self.stage1 == "pooled" else self.rounds
+
+    @property
+    def stage1_epochs(self) -> int:
+        """Epochs of each of these trainings; rounds × local-epochs in all, pooled or not."""
+        return self.local_epochs * self.rounds // self.stage1_rounds
+
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Settings:
         """Check a flat run config. Raises SettingsError at the first key that breaks a rule."""

@@ -15,7 +15,7 @@ class TrainSettings:
         batch_size: rows of one step.
         rate: peak learning rate.
         warmup: share of a user's steps with a linearly rising rate, after which it falls linearly to zero (OPPU's).
-        constant: leave the rate at its peak.
+        constant: leave the rate at its peak, without a warm-up.
         clip: largest norm of one user's gradient; 0 leaves it.
         weight_decay: decoupled, and of W − R and b: it pulls an edit to the identity instead of pulling W to zero.
         proximal_mu: FedProx's pull to where the round started.
@@ -54,6 +54,15 @@ class TrainSettings:
     def last_step_not_finite(self) -> str:
         """Why a user's result is no good whose losses were finite to the end."""
         return f"its last step is not finite: a learning rate of {self.rate} is too large"
+
+
+def summed_rate(plan: TrainSettings, steps: int) -> float:
+    """The sum of the rates of a user's `steps` steps: how far AdamW, whose steps have one size, can move an edit.
+
+    Central training and federated rounds are held against each other by it. Users' edits are averaged, so that a round
+    moves the collective edit by what one average user's steps add up to, however many users there are.
+    """
+    return math.fsum(plan.rate_at(step, steps) for step in range(steps))
 
 
 @dataclass

@@ -73,9 +73,15 @@ def _header(report: Report) -> str:
     ]  # fmt: skip
     sentences = "".join(f"<p>{safe(sentence, 1000)}</p>" for sentence in verdict(report))
     title = safe(f"{report.get('method')} on {data.get('task')}")
+    pooled = (report.get("settings") or {}).get("stage1") == "pooled"
+    how = (
+        "on all users' rows in one place (pooled: its bytes are the hand-out's alone)"
+        if pooled
+        else "in federated rounds"
+    )
     what = faint(
         "One run of the simulator: all users share a frozen language model. Stage 1 trains a collective part "
-        "in federated rounds; stage 2 trains a private part for each user, which stays on the user's client."
+        f"{how}; stage 2 trains a private part for each user, which stays on the user's client."
     )
     caution = faint("One seed: the intervals speak of other users, not of another training run.")
     return (

@@ -81,9 +81,9 @@ class RunLog:
         self._rounds.append(row)
         write_text(self._folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in self._rounds))
         failed = f", {row['failed']} failed" if row["failed"] else ""
+        what = "pooled" if self._settings.stage1 == "pooled" else f"round {row['round']}/{self._settings.rounds}"
         say(
-            f"stage 1: round {row['round']}/{self._settings.rounds} · {row['users']} users{failed} · "
-            f"training loss {row['loss']:.4f} · {row['seconds']:.1f} s"
+            f"stage 1: {what} · {row['users']} users{failed} · training loss {row['loss']:.4f} · {row['seconds']:.1f} s"
         )
 
     def keep_collective(self, edit: Tensors) -> None:

@@ -4,4 +4,5 @@ strategy    any stock Flower strategy over users, with seeded sampling, steps an
 sampling    who takes part in a round: drawn by (seed, round) alone
 step        the seam of a round: before its messages go, before its replies are averaged
 own_edits   the step of methods that send every user an edit of its own
+pooled      central training in place of the rounds, the reference (stage1="pooled")
 """

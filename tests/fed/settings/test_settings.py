@@ -88,6 +88,9 @@ WRONG = [
     ("wire-dtype", "int8"),
     ("dtype", "float"),
     ("answer", "guess"),
+    ("stage1", "central"),
+    ("schedule", "cosine"),
+    *(("warmup", value) for value in (-0.1, 1.01, float("nan"))),
     ("dtype", "torch.float32"),
     *((key, 0) for key in ("rounds", "local-epochs", "stage2-epochs", "batch-size", "stage1-rank", "stage2-rank")),
     *((key, 0) for key in ("node-timeout", "top-k")),
@@ -180,6 +183,9 @@ def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choic
 
 # Keys of later releases: what they are in a settings file, a vault or a report that was written before them.
 LATER = {
+    "stage1": "federated",
+    "warmup": 0.1,
+    "schedule": "linear",
     "stage2-layers": "same",
     "retrieved": 0,
     "profile": False,
