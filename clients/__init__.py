@@ -4,6 +4,7 @@ app           the ClientApp: what each message does
 messages      messages that carry several users at once, unpacked; replies packed in few objects
 portions      a node's users by the portion, so that memory does not grow with users
 node          one node: its users, their data, the vault, the base
+collector     imports and weights without the garbage collector, for a process of one message
 node_config   what a SuperNode is told where it runs, checked
 progress      progress lines, at most one every few seconds
 vault         command: look into a device's vault, export or erase (`python -m clients.vault`)
