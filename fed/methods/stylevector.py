@@ -6,7 +6,7 @@
 
 ℓ is `style-layer` (−1: the middle block) and α `style-strength`. The answers ŷ are decoded greedily. In a loss, as in
 decoding, s is added from the prompt's last token on (`answer` in `fed.edits.positions`). s, (d,) numbers, is the user's
-private tensor; nothing is federated. A history without inputs (LaMP_7) has one x for all its tweets, the cue.
+private tensor; nothing is federated. A history without inputs (LaMP_7, bare rows) has one x for its tweets, the cue.
 
 h + α s is LoReFT's φ with one row R = s / ‖s‖, W = R and b = α ‖s‖, so the code that reads edits reads this one too.
 

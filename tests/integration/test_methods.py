@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from clients.node import Node
 from clients.node_config import NodeConfig
@@ -156,8 +154,8 @@ def test_items_that_do_not_fit_are_told_once_a_user(settings, capsys):
     assert all("into max-length = 130 tokens and were left out" in line for line in told)
 
 
-def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_path, tiny_base):
-    common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative(tiny_base, tmp_path / "base")}
+def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_path, talkative_base):
+    common = {"max_new_tokens": 0, "max_length": 1024, "base_model": talkative_base}
     plain, _, _ = federate(settings(method="non-personalized", output_dir=str(tmp_path / "plain"), **common), 2)
     report, grid, folder = federate(settings(method="oppu", profile=True, **common), 2)
     kept = {path.parent.name: path for path in (folder / "vault").glob("*/personal.profile.safetensors")}
@@ -169,12 +167,3 @@ def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_
         assert not any(text[:20] in said for text in texts)
     assert report["settings"]["profile"] is True
     assert all(a != b for a, b in zip(losses(plain), losses(report), strict=True))
-
-
-def talkative(tiny_base, folder):
-    """A copy of the tiny base that never ends a text, so that it writes profiles."""
-    shutil.copytree(tiny_base, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"][0] = 0
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return str(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import torch
 from flwr.app import Message
@@ -66,6 +68,23 @@ def test_no_text_of_a_user_crosses(plain_run):
     for _, _, message in plain_run.grid.seen:
         said = "" if message.has_error() else str(dict(message.content))
         assert not any(text in said for text in texts)
+
+
+def test_no_plain_wording_of_a_tweet_crosses(settings, bare_tweets, talkative_base):
+    run = settings(data=bare_tweets, base_model=talkative_base, history_rows="pairs", held_out=1, max_new_tokens=0)
+    _, grid, folder = federate(run, 2)
+    files = list((folder / "vault").glob("*/personal.plain.safetensors"))
+    assert len(files) == len({user for user in open_corpus(run.data, get_task("LaMP_7"), seed=0).cohorts["test"]})
+    texts = [text for file in files for text in json.loads(bytes(read_tensors(file)[0]["texts"].tolist())).values()]
+    assert len(texts) == len(files) * (run.max_items + run.held_out)
+    needles = [text[:20] for text in texts if len(text) >= 20]
+    assert len(needles) > len(texts) // 2
+    for _, _, message in grid.seen:
+        assert not message.has_error()
+        said = str(dict(message.content))
+        assert not any(text in said for text in needles)
+        for _, array in arrays_in(message):
+            assert not any(text.encode() in array.tobytes() for text in needles)
 
 
 def test_erasing_one_users_vault_changes_no_other_users_own_arms(settings, plain_run):
