@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fed import methods
+from fed.base.skeleton import skeleton
 from fed.communication.published import PAPER_SUM_RANKS
 from fed.lamp.tasks import TASKS, get_task
 from fed.settings.groups import GROUPS
@@ -84,7 +86,45 @@ def test_a_paper_preset_has_the_ranks_of_the_papers_tables(file, parsed):
     assert settings.batch_size == {"LaMP_3": 2, "LaMP_5": 4}.get(settings.task, 16)
     assert settings.max_new_tokens == get_task(settings.task).max_new_tokens
     assert (settings.temperature, settings.top_k, settings.top_p) == (0.1, 10, 0.9)
-    assert settings.rounds * settings.local_epochs * settings.fraction == 3 and settings.stage2_epochs == 2
+    assert settings.stage2_epochs == 2 and settings.stage2_lr == 1e-4
+
+
+def test_over_a_paper_preset_the_pooled_file_is_the_papers_stage_1(file, parsed):
+    layers = [file.parent / "paper.toml", CHECKOUT / "sims" / "pooled.toml"]
+    config = parsed["tool"]["flwr"]["app"]["config"]
+    for layer in layers:
+        config |= tomllib.loads(layer.read_text(encoding="utf-8"))
+    settings = Settings.parse(config)
+    plan = methods.make(settings, skeleton("llama-2-7b")).plan(1)
+    assert (settings.stage1, settings.stage1_rounds) == ("pooled", 1)
+    assert (plan.epochs, plan.rate, plan.warmup, plan.constant) == (3, 1e-4, 0.1, False)
+
+
+# Stage 1's summed rate as a share of the paper's central training: of paper.toml, and of three rounds of one local
+# epoch at the paper's own rate and schedule, one over so many.
+SHARES = {
+    "lamp2m": (1.003, 199),
+    "lamp2n": (0.959, 229),
+    "lamp3": (0.054, 11194),
+    "lamp4": (1.010, 455),
+    "lamp5": (0.149, 4019),
+    "lamp7": (0.647, 927),
+}
+
+
+def test_by_how_much_each_federated_preset_falls_short_of_the_papers_stage_1(file, parsed):
+    write_apps = import_module("write_apps")
+    share, plain = SHARES[file.parent.name]
+    rows = tomllib.loads((CHECKOUT / "sims" / "apps.toml").read_text(encoding="utf-8"))[file.parent.name]["stage1-rows"]
+    text = (file.parent / "paper.toml").read_text(encoding="utf-8")
+    preset = parsed["tool"]["flwr"]["app"]["config"] | tomllib.loads(text)
+    assert write_apps.share_of_pooled(preset, rows) == pytest.approx(share, abs=5e-4)
+    assert f"# {write_apps.share_of_pooled(preset, rows):.1%} of those of that central training ({rows:,} rows;" in text
+    before = preset | {"rounds": 3, "local-epochs": 1, "stage1-lr": 1e-4, "schedule": "linear"}
+    assert 1 / write_apps.share_of_pooled(before, rows) == pytest.approx(plain, rel=0.01)
+    # No number of rounds is nearer, up to 30; and no rate is above 1e-3.
+    shares = {r: write_apps.share_of_pooled(preset | {"rounds": r}, rows) for r in range(1, 31)}
+    assert preset["rounds"] == min(shares, key=lambda r: abs(shares[r] - 1)) and preset["stage1-lr"] <= 1e-3
 
 
 def test_labels_are_chosen_by_default_where_a_task_has_some(parsed):

@@ -268,11 +268,10 @@ def test_what_was_searched_on_one_task_serves_others_first_those_answered_alike_
     assert labels.settings().stage1_lr == 0.004  # the only one there is
 
 
-def test_the_papers_preset_has_the_papers_rates_for_every_method(script):
+def test_the_papers_preset_has_the_same_rates_for_every_method_and_the_papers_in_stage_2(script):
     cells = script("cells.plan").cells({"LaMP_7": [0]}, list(METHODS), data=None, preset_name="paper", changes={})
-    assert {(c.settings().stage1_lr, c.settings().batch_size, c.settings().temperature) for c in cells} == {
-        (0.0001, 16, 0.1)
-    }
+    of_cells = [cell.settings() for cell in cells]
+    assert {(s.stage1_lr, s.stage2_lr, s.batch_size, s.temperature) for s in of_cells} == {(0.001, 0.0001, 16, 0.1)}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ class Made:
     floor: float = rules.at_least(0, "from none", default=1.0)
     rate: float = rules.between(0, 1, "a rate")
     part: float = rules.share("a part", default=1.0)
+    none_or_part: float = rules.share("none, or a part", default=0.0, or_none=True)
     one_block: int = rules.block("a block", default=-1)
     layers: str = rules.blocks("blocks")
     positions: str = rules.places("places")
@@ -38,6 +39,8 @@ FIELDS = {one.name: one for one in fields(Made)}
         ("floor", 0, 0.0),
         ("rate", 0.999, 0.999),
         ("part", 1, 1.0),
+        ("none_or_part", 0, 0.0),
+        ("none_or_part", 0.5, 0.5),
         ("one_block", -1, -1),
         ("layers", "0,1,7", "0,1,7"),
         ("layers", "all", "all"),
@@ -68,6 +71,7 @@ def test_a_value_that_keeps_its_rule_is_held_in_the_fields_type(name, value, hel
         ("rate", 1, "rate must lie between 0 and 1, got 1.0"),
         ("part", 0, "part must lie in (0, 1], got 0.0"),
         ("part", 1.1, "part must lie in (0, 1], got 1.1"),
+        ("none_or_part", -0.1, "none-or-part must lie in [0, 1], got -0.1"),
         ("one_block", -2, "one-block must be a block's number from 0, or -1, got -2"),
         ("layers", "2,1", "layers must be 'all' or rising block numbers from 0 such as '10,16,22', got '2,1'"),
         ("layers", "-1", "layers must be 'all' or rising block numbers from 0 such as '10,16,22', got '-1'"),

@@ -22,7 +22,7 @@ from fed.forward.batching import Row, minibatches
 from fed.randomness import generator
 from fed.training import gradients
 from fed.training.optimizer import axes_of
-from fed.training.plan import TrainSettings, UserResult
+from fed.training.plan import TrainSettings, UserResult, summed_rate
 from fed.training.train import train
 
 ALL = Positions.parse("all")
@@ -271,6 +271,14 @@ def test_after_warm_up_the_rate_falls_as_transformers_linear_schedule(warmup, st
 def test_a_constant_rate_stays_at_the_peak():
     settings = TrainSettings(epochs=1, batch_size=1, rate=0.5, constant=True)
     assert {settings.rate_at(step, 9) for step in range(9)} == {0.5}
+
+
+def test_the_summed_rate_of_a_step_or_two_is_far_below_a_long_trainings():
+    settings = TrainSettings(epochs=1, batch_size=1, rate=0.5, warmup=0.1)
+    assert summed_rate(settings, 1) == 0.25  # a lone step is all warm-up
+    assert summed_rate(settings, 2) == pytest.approx(0.75)
+    assert summed_rate(settings, 1000) == pytest.approx(0.5 * (50 + 450.5))
+    assert summed_rate(replace(settings, constant=True), 3) == 1.5
 
 
 def test_training_lowers_the_loss_and_stays_on_the_manifold_in_float32(tiny32, random_bank):
