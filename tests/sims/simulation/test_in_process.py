@@ -42,6 +42,15 @@ def test_a_run_at_a_seat_with_a_process_equals_one_on_flowers_own_federation_bit
     assert any(line.startswith("stage 1: round 2/2") for line in heard)
 
 
+@pytest.mark.nightly
+def test_a_pooled_run_in_one_process_equals_one_on_flower_and_ray_bit_for_bit(short_run, tmp_path):
+    heard = []
+    on_flower = app_run.run("lamp7", short_run(tmp_path / "flower", stage1="pooled"), say=heard.append).report
+    ours = run_here(settings("lamp7", short_run(tmp_path / "here", stage1="pooled")))
+    assert content(ours) == content(on_flower)
+    assert any(line.startswith("stage 1: pooled") for line in heard) and len(content(ours)[0]["rounds"]) == 1
+
+
 def test_one_process_runs_app_after_app_as_any_other_would_and_outlives_a_run_that_fails(short_run, tmp_path):
     heard = []
     with worker(1) as process:
