@@ -25,7 +25,8 @@ from fed.edits.loreft import EditBank, EditShape
 from fed.edits.stiefel import random_rows
 from fed.settings.settings import Settings
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
 
 torch.set_num_threads(1)  # two cores are shared, and the models are tiny
 # A busy machine is no failure: wall-clock limits of Hypothesis are off.
@@ -47,6 +48,22 @@ def _norm_like(norm: nn.Module) -> nn.RMSNorm:
     native = nn.RMSNorm(norm.weight.shape[0], eps=norm.variance_epsilon)
     native.weight = norm.weight
     return native
+
+
+# Fixtures of a session that start processes: with two workers of pytest, whose tests stay together besides a file's.
+SHARED = ("flower_run", "running_worker")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Under pytest-xdist (`--dist loadgroup`) a file's tests go to one worker, and so do those of a shared fixture."""
+    if hasattr(item.config, "workerinput"):
+        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.relative_to(TESTS).as_posix()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of sims/ first: they wait for processes, and the others fill the second worker's time."""
+    items.sort(key=lambda item: not item.path.is_relative_to(TESTS / "sims"))
 
 
 @pytest.fixture(scope="session")

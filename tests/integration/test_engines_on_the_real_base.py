@@ -35,7 +35,9 @@ def rows(base: BaseModel) -> list[Row]:
     return tokenize([task.query_pair(query) for query in queries], base.tokenizer, 128)
 
 
-@pytest.mark.parametrize(("rate", "batch_size", "epochs"), [(0.003, 2, 1), (0.003, 4, 3)])
+@pytest.mark.parametrize(
+    ("rate", "batch_size", "epochs"), [(0.003, 2, 1), pytest.param(0.003, 4, 3, marks=pytest.mark.nightly)]
+)
 def test_pyreft_and_ours_on_the_real_base(
     base: BaseModel, rows: list[Row], rate: float, batch_size: int, epochs: int
 ) -> None:

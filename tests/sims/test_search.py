@@ -115,13 +115,14 @@ def test_a_search_ends_with_the_best_settings_and_goes_on_where_it_stood(
     assert "best of 2 trials" in file.read_text() and "at the starting point" in file.read_text()
 
 
-def test_several_tasks_are_searched_in_one_command(search, tiny_base, tmp_path, capsys):
-    """The real app on the tiny base, two runs at a time, one for each task."""
-    line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit", "--over", "rates", "--trials", "1", "--jobs", "2"]
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_several_tasks_are_searched_in_one_command(search, tiny_base, tmp_path, capsys, kept_worker, jobs):
+    """The real app on the tiny base, one run for each task."""
+    line = ["--task", "LaMP_4,LaMP_7", "--method", "perfit", "--over", "rates", "--trials", "1", "--jobs", str(jobs)]
     few = 'data="synthetic:3" layers="1,2" stage1-users=1 stage2-users=2 rounds=1 max-items=2'
     line += ["--out", str(tmp_path), "--held-out", "1", "-c", f'base-model="{tiny_base}" {few}']
     assert search.main(line) == 0
-    assert "2 cells, 0 finished before; 2 to run, 2 at a time" in capsys.readouterr().out
+    assert f"2 cells, 0 finished before; 2 to run, {jobs} at a time" in capsys.readouterr().out
     losses = set()
     for task in ("LaMP_4", "LaMP_7"):
         assert f"perfit on {task}: the best of 1 trials" in (tmp_path / task / "perfit.toml").read_text()
