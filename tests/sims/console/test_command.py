@@ -66,6 +66,16 @@ def test_every_command_refuses_a_bad_option_in_one_line_and_tells_what_it_is_for
     assert docstring.splitlines()[0] in capsys.readouterr().out
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_called_by_its_path_from_anywhere(command, tmp_path):
+    line = [sys.executable, str(SIMS / f"{command}.py")]
+    helped = subprocess.run([*line, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert helped.returncode == 0 and helped.stdout.startswith("usage: ") and helped.stderr == ""
+    refused = subprocess.run([*line, "--no-such-option"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert refused.returncode == 2 and refused.stdout == "" and refused.stderr.startswith("error: ")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_ends_by_the_same_door(command):
     tree = ast.parse((SIMS / f"{command}.py").read_text(encoding="utf-8"))
