@@ -37,7 +37,7 @@ $(WITH_DATA): $(RUN)
 	$(BIN)/python sims/run.py sims/$@ $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not nightly" --durations=25
+	$(BIN)/python -m pytest -n 2 -m "not nightly" --durations=25
 
 nightly: $(DEV)
 	$(BIN)/python -m pytest -m nightly --durations=25

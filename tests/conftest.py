@@ -50,19 +50,34 @@ def _norm_like(norm: nn.Module) -> nn.RMSNorm:
     return native
 
 
-# Fixtures of a session that start processes: with two workers of pytest, whose tests stay together besides a file's.
-SHARED = ("flower_run", "running_worker")
+# Files whose tests share a fixture that starts processes: with two workers of pytest, one worker takes all of them.
+TOGETHER = {
+    "flower_run": ("sims/test_run.py", "sims/simulation/test_in_process.py", "sims/test_bench_scale.py"),
+    "kept_worker": ("sims/test_compare_methods.py", "sims/test_compare_comm.py", "sims/test_search.py"),
+}
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Under pytest-xdist (`--dist loadgroup`) a file's tests go to one worker, and so do those of a shared fixture."""
-    if hasattr(item.config, "workerinput"):
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.relative_to(TESTS).as_posix()))
+def group_of(nodeid: str) -> str:
+    """The tests that one worker takes: a file's, or those of files that belong together."""
+    file = nodeid.partition("::")[0]
+    return next((group for group, files in TOGETHER.items() if file.removeprefix("tests/") in files), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """pytest-xdist's scheduler by scope, with ours; its `--dist loadgroup` is mute under pytest 9."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # in the order below
+    return ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of sims/ first: they wait for processes, and the others fill the second worker's time."""
+    """Those of sims/ first: they are the longest, and wait for processes."""
     items.sort(key=lambda item: not item.path.is_relative_to(TESTS / "sims"))
 
 
