@@ -24,7 +24,7 @@ from fed.answering.comparisons import of_arms
 from fed.atomic_write import write_text
 from fed.lamp.layouts import find_files
 from fed.lamp.tasks import get_task
-from fed.settings.settings import Settings
+from fed.settings.settings import Settings, keys
 
 # LoRA's steps and LoReFT's are not of one size: methods that PEFT trains take these, the others their app's own.
 LORA_RATES: dict[str, Any] = {"stage1-lr": 0.01, "stage2-lr": 0.005, "average": "fedavg"}
@@ -33,6 +33,8 @@ STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
 STAGE1_ARMS = ("base", "stage1")
 _NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
 _PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
+# Keys of later releases, which at their defaults change nothing: cells that finished without them keep their names.
+_LATER = ("stage1", "warmup", "schedule", "history-rows", "stage2-layers")
 _HEAD_BYTES = 1 << 20
 
 
@@ -81,7 +83,12 @@ class Cell:
         Promise: other settings or data are another key, other places are not (tests/sims/test_compare_methods.py).
         """
         run_settings = self.settings()
-        what = {key: value for key, value in run_settings.as_config().items() if key not in _PLACES}
+        default = {key: field.default for key, field in keys().items() if key in _LATER}
+        what = {
+            key: value
+            for key, value in run_settings.as_config().items()
+            if key not in _PLACES and (key not in _LATER or value != default[key])
+        }
         what["content"] = _content(run_settings.data_source, run_settings.task)
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,6 +1,7 @@
 """`python sims/compare_methods.py`: the plan, resume after a torn or changed cell, the files, and how it refuses."""
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -198,6 +199,18 @@ def test_a_cells_name_tells_settings_and_data_apart_but_not_places(script, tmp_p
             (tmp_path / name / file).write_text(text)
     a, b, c = (key(data=str(tmp_path / name)) for name in "abc")
     assert a == b != c
+
+
+def test_a_cell_that_finished_before_a_setting_came_keeps_its_name_while_that_is_at_its_default(script):
+    """The name as releases before `stage1`, `warmup`, `schedule`, `history-rows` and `stage2-layers` made it."""
+    later = {"stage1", "warmup", "schedule", "history-rows", "stage2-layers"}
+    places = {"app", "data", "output-dir", "node-timeout", "device"}
+    cell = script("cells.cell").Cell("LaMP_2N", "perfit", 3, {"data": "synthetic:4", "seed": 3})
+    what = {key: value for key, value in cell.settings().as_config().items() if key not in later | places}
+    what["content"] = "synthetic:4"
+    assert cell.key == hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    others = [dict(cell.config, **{key: value}) for key, value in (("warmup", 0.5), ("stage2-layers", "last2"))]
+    assert cell.key not in {script("cells.cell").Cell("LaMP_2N", "perfit", 3, config).key for config in others}
 
 
 def test_the_whole_grid_is_planned_within_four_hours(command):
