@@ -71,3 +71,7 @@ def test_the_readers_see_what_they_should():
     ]  # fmt: skip
     assert too_long(f"{'x' * 120}\n{'x' * 121}\n| {'x' * 121}\n") == [2]
     assert {"README.md", "clients/README.md"} <= set(DOCUMENTS) and {"fed", "fed/lamp/synthetic"} <= set(PACKAGES)
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
