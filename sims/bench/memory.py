@@ -22,6 +22,8 @@ from fed.base import mapped_weights, sources
 from fed.base import model as base_model
 
 SHORT = {
+    "stage1-users": 0,
+    "stage2-users": 0,
     "max-items": 2,
     "max-queries": 2,
     "max-new-tokens": 4,

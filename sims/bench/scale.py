@@ -15,6 +15,8 @@ from simulation.app_run import run
 
 PHASES = ("stage1", "stage2", "evaluate")
 CONFIG = {
+    "stage1-users": 0,
+    "stage2-users": 0,
     "layers": "1,2",
     "stage1-rank": 2,
     "stage2-rank": 2,
