@@ -53,7 +53,7 @@ def trained_plainly(run, **plan):
     ("schedule", "warmup", "plan"),
     [
         ("linear", 0.1, {}),
-        ("linear", 0.6, {"warmup": 0.6}),
+        pytest.param("linear", 0.6, {"warmup": 0.6}, marks=pytest.mark.nightly),
         ("constant", 0.1, {"constant": True}),
     ],
 )
@@ -70,7 +70,11 @@ def test_pooled_training_is_plain_training_on_everybodys_rows_bit_for_bit(settin
     assert report["arms"]["stage1"]["loss_per_token"] < report["arms"]["base"]["loss_per_token"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"profile": True, "retrieved": 1, "cohorts": "all"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param({"profile": True, "retrieved": 1, "cohorts": "all"}, marks=pytest.mark.nightly)],
+    ids=["plain", "profile and retrieved"],
+)
 def test_which_node_stands_for_the_centre_does_not_matter(settings, tmp_path, changes):
     """Rows of users that the centre does not host are worded as their own node would, profile texts among them."""
     edits = []
