@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -53,7 +52,7 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:  # a defect; its text could hold anything, and Flower would send it on
             if not device:
                 raise
-            traceback.print_exc()
+            host.print_defect()
             return host.refuse(message, error, device=True)
 
     return handle

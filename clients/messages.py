@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fed.base.sources import BaseModelError
 from fed.communication import wire
 from fed.methods.method import Method, Tensors
+from fed.plain_text import plain
 from fed.privacy.tensor_files import VaultError
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
@@ -66,16 +68,23 @@ def put_timing(content: RecordDict, began: float, ended: float) -> None:
 
 def put_error(content: RecordDict, place: int, reason: str) -> None:
     """Why the user at `place` has nothing to send."""
-    content[f"{place}/error"] = ConfigRecord({"reason": one_line(reason)})
+    content[f"{place}/error"] = ConfigRecord({"reason": plain(reason)})
 
 
 def refuse(message: Message, error: Exception, *, device: bool) -> Message:
     """A reply that says in one line which rule was broken; from a device without any value, path or text of its own."""
-    reason = one_line(str(error) or type(error).__name__)
+    reason = plain(str(error) or type(error).__name__)
     if device:
         print(f"error: {reason}", file=sys.stderr, flush=True)
-        reason = one_line(_rule(error))
+        reason = plain(_rule(error))
     return Message(Error(ERROR_CODE, reason), reply_to=message)
+
+
+def print_defect() -> None:
+    """The traceback of what is being handled, for the device's own log: each line marked, and plain."""
+    for line in traceback.format_exc().splitlines():
+        indent = len(line) - len(line.lstrip())
+        print(f"| {' ' * indent}{plain(line)}", file=sys.stderr, flush=True)
 
 
 def _rule(error: Exception) -> str:
@@ -89,11 +98,6 @@ def _rule(error: Exception) -> str:
         if isinstance(error, kind):
             return f"{rule}; the device's own log has the rest"
     return f"{type(error).__name__} on the device, whose own log has the rest"
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks, cut to 500 characters."""
-    return " ".join(text.split())[:500]
 
 
 def bundled(reply: RecordDict) -> RecordDict:

@@ -2,6 +2,7 @@
 
 randomness       one random generator a name: (seed, purpose, round, user) decides what is drawn
 atomic_write     files written beside and renamed: a reader sees the old one or the whole new one
+plain_text       texts of others as one plain line, for logs and terminals
 statistics/      intervals and tests for paired numbers of a few users
 base/            the frozen base model: where it comes from, its device, dtype, shapes and memory
 edits/           edits of hidden states, and LoRA: their algebra, where they apply, how they hang on the blocks

@@ -152,6 +152,8 @@ class Federation:
     node_timeout: int = at_least(1, "seconds to wait for SuperNodes")
     min_nodes: int = at_least(0, "SuperNodes to wait for; 0 = one, who says how many a simulation has", default=0)
     reply_timeout: int = at_least(0, "seconds to wait for devices in each step; 0 = as long as it takes", default=0)
+    min_replies: int = at_least(1, "users of a round of stage 1 whose replies must be left to average", default=1)
+    norm_bound: float = at_least(0, "× a round's median size of change, the most of a user's; 0 = any", default=10.0)
 
 
 @dataclass(frozen=True, kw_only=True)

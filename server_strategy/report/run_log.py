@@ -23,6 +23,7 @@ from fed.atomic_write import write_text
 from fed.communication.ledger import Ledger
 from fed.methods import Method
 from fed.methods.method import Tensors
+from fed.plain_text import plain
 from fed.privacy.tensor_files import save_tensors
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import Federation
@@ -36,8 +37,8 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """One line about something that went wrong while the run goes on."""
-    say(f"warning: {text}")
+    """One line about something that went wrong while the run goes on; it may quote texts off the network."""
+    say(f"warning: {plain(text)}")
 
 
 class RunLog:

@@ -57,6 +57,7 @@ class CollectiveStrategy(Strategy):
         average: the name of the mean, as in the settings.
         translation: between the edits and the arrays that strategies see.
         steps: what happens to messages and replies, in this order.
+        min_replies: how many replies must be left to average; with fewer the run ends.
         on_round: called with each round's record.
     """
 
@@ -69,9 +70,10 @@ class CollectiveStrategy(Strategy):
         average: str,
         translation: Translation,
         steps: Sequence[Step] = (),
+        min_replies: int = 1,
         on_round: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._inner, self._method = inner, method
+        self._inner, self._method, self._min_replies = inner, method, min_replies
         self._seed, self._average = seed, average
         self._translation, self._steps, self._on_round = translation, steps, on_round
         self._round: Round | None = None
@@ -113,6 +115,11 @@ class CollectiveStrategy(Strategy):
             raise RunError(
                 f"round {server_round}: a reply must be left to average, and the steps left none of "
                 f"{len(valid_replies)}; loosen what they leave out"
+            )
+        if len(replies_to_average) < self._min_replies:
+            raise RunError(
+                f"round {server_round}: min-replies = {self._min_replies} users' replies must be left to average, got "
+                f"{len(replies_to_average)} of {len(all_replies)}; lower min-replies, or have more users take part"
             )
         # Average.
         weights = [_metric(reply, "num-examples") for reply in replies_to_average]
@@ -177,6 +184,7 @@ def make_strategy(
         average=settings.average,
         translation=translation,
         steps=[OwnEdits(method, translation)] if method.keeps_own else [],
+        min_replies=settings.min_replies,
         on_round=on_round,
     )
 

@@ -21,6 +21,7 @@ from fed.atomic_write import write_text
 from fed.base import sources
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
+from fed.plain_text import plain
 from fed.privacy.sealed import new_key_file
 from fed.settings.settings import Settings
 from server_strategy.report.report import as_json
@@ -81,7 +82,7 @@ class Follow(threading.Thread):
                 self._at[device.user] += len(whole) + len(line_end)
                 for line in whole.decode("utf-8", "replace").splitlines():
                     if _PROGRESS.match(line):
-                        print(f"  {device.user}: {line}", flush=True)
+                        print(f"  {device.user}: {plain(line)}", flush=True)
 
     def finish(self) -> None:
         self._done.set()

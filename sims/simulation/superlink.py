@@ -25,6 +25,7 @@ _ACTOR = re.compile(r"^(?:\x1b\[\d+m)?\(ClientAppActor pid=\d+\)(?:\x1b\[0m)? ?"
 _NOISE = re.compile(
     r"^(?:\x1b\[\d+m)?(?:INFO|WARNING|DEBUG) ?(?:\x1b\[0m)? *:|^\s*$|^\(raylet|^\s+warnings\.warn|Warning:"
 )
+_OURS = re.compile(r"warning: |stage \d: |error: ")
 
 
 def free_port() -> int:
@@ -133,7 +134,9 @@ def stream_log(environment: dict[str, str], run_id: str, keep: Path, verbose: bo
             if text.startswith("error: "):
                 error = text
             # What follows an error line is Flower's traceback of it.
-            if verbose or not (error or _NOISE.search(text)):
+            # A line of ours is never noise, whatever texts off the network it quotes.
+            noise = not _OURS.match(text) and _NOISE.search(text)
+            if verbose or not (error or noise):
                 print(text, flush=True)
     return error
 

@@ -97,6 +97,8 @@ WRONG = [
     ("held-out", -1),
     ("min-nodes", -1),
     ("reply-timeout", -1),
+    ("min-replies", 0),
+    ("norm-bound", -1),
     *((key, -1) for key in ("stage1-users", "stage2-users", "max-items", "max-queries", "max-new-tokens", "seed")),
     ("weight-decay", -0.1),
     ("activation-cache", -1),
@@ -199,6 +201,8 @@ LATER = {
     "activation-cache": 512,
     "min-nodes": 0,
     "reply-timeout": 0,
+    "min-replies": 1,
+    "norm-bound": 10.0,
 }
 
 

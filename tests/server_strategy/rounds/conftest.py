@@ -82,8 +82,8 @@ def rounds_of(settings):
     """rounds_of("fedadam", "svd") -> Rounds of a run's own strategy, every user in every round."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
-    def make(strategy: str, average: str) -> Rounds:
-        run = settings(strategy=strategy, average=average, fraction=1.0)
+    def make(strategy: str, average: str, **changes: object) -> Rounds:
+        run = settings(strategy=strategy, average=average, fraction=1.0, **changes)
         made = methods.make(run, Skeleton("tiny", 0, 32, 4, ()))
         translation = Translation(made.collective_shapes(), "float32")
         record: list[dict] = []

@@ -137,6 +137,15 @@ def test_steps_that_leave_nobody_end_the_run(rounds, edits):
         strict.mean(edits)
 
 
+def test_a_round_needs_min_replies_left_after_the_steps_and_ends_the_run_with_fewer(rounds_of, edits):
+    enough = rounds_of("fedavg", "svd", min_replies=3)
+    enough.mean([edits[0], None, edits[2], edits[3]])
+    assert [row["users"] for row in enough.rows] == [3]
+    with pytest.raises(RunError, match="round 2: min-replies = 3 users' replies must be left to average, got 2 of 4"):
+        enough.mean([edits[0], None, None, edits[3]], 2)
+    assert len(enough.rows) == 1
+
+
 def test_a_mean_that_is_not_finite_ends_the_run_and_no_round_is_recorded(rounds, edits):
     edits[2]["b"] = edits[2]["b"] * float("inf")
     spoilt = rounds(average="fedavg")

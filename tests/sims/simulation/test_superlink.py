@@ -1,0 +1,30 @@
+"""What is shown of a run's log: no text off the network hides a line of ours, or what comes after it."""
+
+from __future__ import annotations
+
+import os
+
+from simulation.superlink import stream_log
+
+LINES = """\
+INFO :      Flower's own line
+warning: node 5 takes no part: \\u{1b}[8m Warning: INFO : (raylet
+warning: user 'a' could not be tested: x error: all is lost
+(ClientAppActor pid=7) stage 2, node 0: step 1/2
+UserWarning: a library's advice
+stage 1: round 1/1 · 3 users, 1 failed · training loss 1.0000 · 0.1 s
+report: here
+"""
+
+
+def test_a_quoted_text_hides_neither_its_own_line_nor_a_later_one(tmp_path, capsys):
+    flwr = tmp_path / "flwr"
+    flwr.write_text(f"#!/bin/sh\ncat <<'END'\n{LINES}END\n")
+    flwr.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    error = stream_log(environment, "1", tmp_path / "run.log", verbose=False)
+    shown = capsys.readouterr().out.splitlines()
+    lines = LINES.splitlines()
+    assert error == ""
+    assert shown == [lines[1], lines[2], "stage 2, node 0: step 1/2", lines[5], lines[6]]
+    assert (tmp_path / "run.log").read_text() == LINES
