@@ -54,7 +54,12 @@ class Node:
         if config.user_id is not None and config.history is not None:
             # A device that brings its own data does both stages on it, whoever else is in the run.
             self._rows_by = replace(self.settings, cohorts="all", stage1_users=0, stage2_users=0)
-            self.corpus = open_history(config.history, self.task, config.user_id)
+            self.corpus = open_history(
+                config.history,
+                self.task,
+                config.user_id,
+                lambda line: say_once(f"warning: {line}; until then it is left out"),
+            )
         else:
             self.corpus = _corpus(settings.data_source, settings.task, settings.seed)
         by = self._rows_by

@@ -4,11 +4,11 @@ tasks         the six tasks: wording, labels, metrics
 user          a user as data: its history and its queries
 parsing       the rules that a record must obey to become a user
 layouts       LaMP's and OPPU's layouts, found on disk and read user by user
-json_stream   JSON files of any size, one record at a time
 records       a source's name in, one corpus with random access out
 own_history   one device's own history, in a file that grows
 cohorts       who federates, who personalizes, on which rows
 metrics       LaMP's scores, from sums that can be added across users
 submission    answers in LaMP's submission format, and their scores
+json_files/   JSON files of any size, one record at a time
 synthetic/    made-up users with known habits, for whoever has no data
 """

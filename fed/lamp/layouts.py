@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fed.lamp.json_stream import read_records, read_whole
+from fed.lamp.json_files.reader import read_records, read_whole
 from fed.lamp.parsing import Place, parse_user, read_field, read_id
 from fed.lamp.tasks import TASKS, Task
 from fed.lamp.user import User

@@ -25,7 +25,7 @@ def test_a_second_open_parses_nothing(tmp_path, cache, monkeypatch):
         raise AssertionError("parsed again")
 
     monkeypatch.setattr(records, "_rows", refuse)
-    monkeypatch.setattr("fed.lamp.json_stream.json.JSONDecoder", refuse)
+    monkeypatch.setattr("fed.lamp.json_files.array.json.JSONDecoder", refuse)
     second = open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
     assert second.cohorts == first.cohorts
     assert second.sizes("b") == (2, 2)

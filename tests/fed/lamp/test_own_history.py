@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fed.lamp import own_history
 from fed.lamp.own_history import open_history, read_history
 from fed.lamp.parsing import RecordError
 from fed.lamp.tasks import get_task
@@ -90,8 +91,90 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(plain):
         plain.write_text(f'{{"text": "one"}}\n{tail}')
         assert len(read_history(plain, TWEETS, "a").profile) == items
     plain.write_text('{"text": "one"}\n{"te\n')  # ended, and broken
-    with pytest.raises(RecordError, match="record 2: .*not valid JSON"):
-        read_history(plain, TWEETS, "a")
+    said: list[str] = []
+    assert len(read_history(plain, TWEETS, "a", said.append).profile) == 1
+    assert len(said) == 1 and "record 2" in said[0]
+
+
+DAMAGES = {
+    "a run of NULs before a line": b"\0" * 300 + b'{"text": "lost"}',
+    "NULs alone": b"\0" * 300,
+    "half a record": b'{"text": "SECRET hal',
+    "two halves on a line": b'{"text": "SECRET h{"text": "SECRET w"}',
+    "another encoding's byte": '{"text": "SECRET é"}'.encode("latin-1"),
+    "another encoding": '{"text": "SECRET"}'.encode("utf-16"),
+    "a list": b'["SECRET"]',
+    "a number": b"12",
+    "another field": b'{"txt": "SECRET"}',
+    "a blank text": b'{"text": " "}',
+    "a list for a text": b'{"text": ["SECRET"]}',
+    "a lone surrogate": b'{"text": "SECRET \\ud800"}',
+    "an id that is none": b'{"id": null, "text": "SECRET"}',
+    "an id that there is": b'{"id": "k", "text": "SECRET"}',
+    "a query without a gold": b'{"input": "SECRET", "gold": ""}',
+    "thousands of brackets": b"[" * 200_000,
+    "thousands of digits": b'{"text": ' + b"1" * 10_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_damaged_line_costs_that_line_and_is_named_without_a_word_of_it(plain, damage, end):
+    lines = [b'\xef\xbb\xbf{"text": "one"}', b'{"id": "k", "text": "two"}', damage, b'{"text": "three"}', b""]
+    plain.write_bytes(end.join(lines))
+    said: list[str] = []
+    user = read_history(plain, TWEETS, "alice", said.append)
+    assert [item["text"] for item in user.profile] == ["one", "two", "three"] and user.queries == ()
+    # An encoding that has a line end of its own in the middle damages two.
+    assert said and all("the data's record 3" in line or "the data's record 4" in line for line in said)
+    assert not any("SECRET" in line or "\n" in line or str(plain) in line for line in said)
+
+
+def test_ids_on_some_lines_only_are_those_lines_and_no_two_lines_are_called_alike(plain):
+    lines(plain, {"text": "a"}, {"id": 1, "text": "b"}, {"id": "3", "text": "c"}, {"text": "d"}, {"text": "e"})
+    assert [item["id"] for item in read_history(plain, TWEETS, "x").profile] == ["line 1", "1", "3", "4", "5"]
+
+
+def test_a_line_of_ten_million_characters_is_read_as_any_other(plain):
+    lines(plain, {"text": "a"}, {"text": "b " * 5_000_000}, {"text": "c"})
+    assert [len(item["text"]) for item in read_history(plain, TWEETS, "x").profile] == [1, 10_000_000, 1]
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "history.json"])
+def test_a_file_that_is_replaced_while_it_is_read_gives_the_old_history_or_the_new(tmp_path, monkeypatch, name):
+    def content(word: str) -> str:
+        items = [{"id": str(n), "text": f"{word} {n}"} for n in range(3)]
+        whole = json.dumps([{"user_id": "alice", "profile": items}])
+        return whole if name.endswith(".json") else "".join(json.dumps(item) + "\n" for item in items)
+
+    path, real = tmp_path / name, own_history.read_records
+    path.write_text(content("old"))
+    readings = []
+
+    def replaced(*arguments, **options):
+        """As an app does that writes in place: half of it is there at the first reading, nothing at the second."""
+        readings.append(len(readings))
+        if len(readings) == 1:
+            path.write_text(content("new")[: len(content("new")) // 2])
+        if len(readings) == 2:
+            path.unlink()
+        if len(readings) == 3:
+            path.write_text(content("newest"))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(own_history, "read_records", replaced)
+    monkeypatch.setattr(own_history, "SECONDS_BETWEEN", 0.0)
+    said: list[str] = []
+    # The second reading finds no file; the third is of one that changed; the fourth is whole.
+    path_texts = {f"newest {n}" for n in range(3)}
+
+    def touch(_: float) -> None:
+        if not path.exists():
+            path.write_text(content("newest"))
+
+    monkeypatch.setattr(own_history.time, "sleep", touch)
+    user = read_history(path, TWEETS, "alice", said.append)
+    assert {item["text"] for item in user.profile} == path_texts and len(readings) == 4 and said == []
 
 
 def test_the_corpus_of_a_device_is_its_user_alone_in_both_cohorts(plain):
@@ -106,16 +189,18 @@ def test_the_corpus_of_a_device_is_its_user_alone_in_both_cohorts(plain):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"text": "a"}\n{"txt": "SECRET"}\n', r"record 2.* needs the field 'text'"),
-        ('{"text": "a"}\n{"text": ""}\n', r"record 2.*'text' must not be empty"),
-        ('{"text": "a"}\n{"id": 1, "text": "SECRET"}\n', r"must have an id of its own"),
-        ('{"text": "a"}\nSECRET\n', r"record 2: column 1: not valid JSON"),
+        ('\n{"txt": "SECRET"}\n', r"record 2.* needs the field 'text'"),
+        ('\n{"text": ""}\n', r"record 2.*'text' must not be empty"),
+        ("\nSECRET\n", r"must hold at least one record"),
+        ('{"txt": "SECRET"}\nSECRET\n', r"record 2: column 1: not valid JSON"),
         ('{"text": ["SECRET"]}\n', r"record 1.*must be a string"),
         ('{"input": "i", "gold": "g"}\n', r"must hold at least one item"),
         ("", r"must hold at least one record"),
     ],
 )
-def test_a_bad_line_is_refused_by_its_rule_and_what_goes_public_has_no_word_of_it(plain, text, message):
+def test_where_no_line_is_usable_the_first_is_refused_by_its_rule_and_what_goes_public_has_no_word_of_it(
+    plain, text, message
+):
     plain.write_text(text)
     with pytest.raises(RecordError, match=message) as error:
         read_history(plain, TWEETS, "alice")

@@ -1,12 +1,8 @@
-"""Reading JSON files of any size one record at a time.
+"""An array of any size in a `.json` file, decoded object by object from a window as large as the largest needs.
 
-    `.json`    one array of objects, decoded one by one from a window as large as the largest record needs
-    `.jsonl`   one object a line
-
-A record that the window does not yet hold whole is decoded again after the window has doubled, so the work
-stays linear in the file. A syntax error is told from an unfinished record by its position: JSON is decoded
-from left to right, so an error well before the window's end stays one whatever follows. Only strict UTF-8.
-Absent on purpose: meaning. What a record must contain is the business of `fed.lamp.parsing`.
+A record that the window does not yet hold whole is decoded again after the window has doubled, so the work stays linear
+in the file. A syntax error is told from an unfinished record by its position: JSON is decoded from left to right, so an
+error well before the window's end stays one whatever follows.
 """
 
 from __future__ import annotations
@@ -18,65 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fed.lamp.json_files.text import FIX, broken, not_utf8
 from fed.lamp.parsing import Place, RecordError
 
-CHUNK_BYTES = 1 << 20
 _MARGIN = 16  # characters: longer than any token that may be cut in two ("-Infinity", \ud83d\ude00)
 _BLANK = re.compile(r"[ \t\n\r]*")
-_FIX = "correct the file or export it again"
 
 
-def read_records(
-    path: Path, *, chunk_bytes: int = CHUNK_BYTES, growing: bool = False
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The file's objects, numbered from 1 in an array, by line in a `.jsonl` file (blank lines are skipped).
+def read_array(path: Path, chunk_bytes: int) -> Iterator[tuple[int, Any]]:
+    """The objects of a `.json` file's one array, numbered from 1.
 
-    `growing`: a last line of a `.jsonl` file that neither ends nor parses is still being written, and left out.
+    Args:
+        path: the file.
+        chunk_bytes: what is read at a time, at least.
 
-    Raises RecordError for bytes that are not UTF-8, broken JSON, anything but objects, and an empty file.
+    Raises:
+        RecordError: bytes that are not UTF-8, broken JSON, anything but one array of objects.
     """
-    found = False
-    for number, record in _read_lines(path, growing) if path.suffix == ".jsonl" else _read_array(path, chunk_bytes):
-        if not isinstance(record, dict):
-            raise Place(path, number).error("a record must be a JSON object", record, "write it as {...}")
-        found = True
-        yield number, record
-    if not found:
-        raise Place(path).error("the file must hold at least one record", "none", _FIX)
-
-
-def read_whole(path: Path) -> Any:
-    """All of one small JSON file. Raises RecordError for bytes that are not UTF-8 and for broken JSON."""
-    return _decode_text(path.read_bytes(), Place(path))
-
-
-def _read_lines(path: Path, growing: bool) -> Iterator[tuple[int, Any]]:
-    start = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    record = _decode_text(line, Place(path, number), start)
-                except RecordError:
-                    if growing and not line.endswith(b"\n"):
-                        return
-                    raise
-                yield number, record
-            start += len(line)
-
-
-def _decode_text(data: bytes, place: Place, start: int = 0) -> Any:
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error, place, start) from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _broken(error, place, "", text) from None
-
-
-def _read_array(path: Path, chunk_bytes: int) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
         window = _Window(file, path, chunk_bytes)
         if window.peek() == "\ufeff":
@@ -110,7 +64,7 @@ class _Window:
     def _grow(self) -> None:
         """Drop what was taken; read as much again as is left, at least a chunk."""
         if self._bad:
-            raise _not_utf8(self._bad[0], Place(self._path, self.number or None), self._bad[1])
+            raise not_utf8(self._bad[0], Place(self._path, self.number or None), self._bad[1])
         self._lines += self._text.count("\n", 0, self._at)
         self._text, self._at = self._text[self._at :], 0
         data = self._file.read(max(self._chunk_bytes, len(self._text)))
@@ -157,23 +111,9 @@ class _Window:
     def _broken(self, error: Exception) -> RecordError:
         position = getattr(error, "pos", self._at)
         line = self._lines + self._text.count("\n", 0, position) + 1
-        return _broken(error, Place(self._path, self.number or None), f"line {line}: ", self._text)
+        return broken(error, Place(self._path, self.number or None), f"line {line}: ", self._text)
 
     def error(self, rule: str) -> RecordError:
         line = self._lines + self._text.count("\n", 0, self._at) + 1
         got = self._text[self._at : self._at + 20] or "the end of the file"
-        return Place(self._path, self.number or None).error(f"line {line}: {rule}", got, _FIX)
-
-
-def _not_utf8(error: UnicodeDecodeError, place: Place, start: int) -> RecordError:
-    rule = f"the file must be UTF-8, and the byte at offset {start + error.start} is not"
-    return place.error(rule, error.object[error.start : error.end], "save it as UTF-8")
-
-
-def _broken(error: Exception, place: Place, where: str, text: str) -> RecordError:
-    if not isinstance(error, json.JSONDecodeError):
-        return place.error(f"{where}not valid JSON ({type(error).__name__})", str(error), _FIX)
-    if not where:  # the text is a whole file, or one line of a .jsonl file, whose number the place gives
-        where = f"column {error.colno}: " if place.record else f"line {error.lineno} column {error.colno}: "
-    got = text[error.pos : error.pos + 20] or "the end of the file"
-    return place.error(f"{where}not valid JSON ({error.msg})", got, _FIX)
+        return Place(self._path, self.number or None).error(f"line {line}: {rule}", got, FIX)

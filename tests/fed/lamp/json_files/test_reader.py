@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fed.lamp.json_stream import read_records, read_whole
+from fed.lamp.json_files.reader import read_records, read_whole
 from fed.lamp.records import RecordError
 
 values = st.recursive(
@@ -127,7 +127,7 @@ def test_decoding_work_stays_linear_in_a_large_record(tmp_path, monkeypatch):
             decoded.append(len(text) - at)
             return decoder.raw_decode(text, at)
 
-    monkeypatch.setattr("fed.lamp.json_stream.json.JSONDecoder", Counting)
+    monkeypatch.setattr("fed.lamp.json_files.array.json.JSONDecoder", Counting)
     assert len(scan(path, chunk_bytes=100)) == 1
     assert sum(decoded) < 4 * path.stat().st_size
 
