@@ -1,14 +1,40 @@
 """Files written beside and renamed: a reader sees the old file or the whole new one, never half.
 
 No fsync: files that must outlive a loss of power, or be wiped where writing fails, are `fed.privacy.tensor_files`'.
+Here is how to ask for it where a file system may have none.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What fsync says where a file system has none, for folders (CIFS, some FUSE mounts) or files. A real failure is EIO.
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS}
+
+
+def sync(descriptor: int) -> None:
+    """Down to the disk, where the file system can be asked. Raises OSError where writing fails."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries (a rename, an unlink) survive a power cut, where it can be opened and synced."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # of one that may be written to and not read; Windows opens none
+        return
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def beside(path: Path) -> Path:

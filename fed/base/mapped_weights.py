@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from fed.atomic_write import sync
 
 SMALLEST = 64 << 20  # bytes; a smaller copy is not worth a place in the cache
 _ALIGNMENT = 64  # bytes; where the tensors begin in the file, as an allocator would have it
@@ -124,7 +125,7 @@ def _convert(source: Path, target: Path, dtype: torch.dtype) -> None:
             for name in names:
                 file.write(_bytes(opened.get_tensor(name).to(dtype)))
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -9,13 +9,17 @@ file has a random 96-bit nonce (NIST SP 800-38D). Needs the package `cryptograph
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fed.atomic_write import sync
 
 MAGIC = b"perfit-vault\n"
 CIPHER = "AES-256-GCM"
@@ -49,9 +53,18 @@ class Secret:
 
     @classmethod
     def from_passphrase_file(cls, path: Path) -> Secret:
-        """The first line of a file that only its owner may read. Raises SealError."""
-        lines = _read_private(path, "passphrase file").splitlines()
-        return cls.from_passphrase(lines[0].decode("utf-8", "surrogateescape") if lines else "")
+        """The first line of a file that only its owner may read, however an editor ends and encodes it.
+
+        A byte order mark is no part of it, nor is a carriage return at its end; after a mark of UTF-16, as of Windows'
+        shells, it is the same passphrase as in UTF-8. Raises SealError.
+        """
+        value = _read_private(path, "passphrase file")
+        try:
+            wide = value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            text = value.decode("utf-16") if wide else value.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            raise SealError(f"the passphrase file must be UTF-8 or whole UTF-16, {str(path)!r} is neither") from None
+        return cls.from_passphrase(re.split("\r|\n", text, maxsplit=1)[0])
 
     @classmethod
     def from_passphrase(cls, text: str) -> Secret:
@@ -82,7 +95,7 @@ def new_key_file(path: Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(os.urandom(KEY_BYTES))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def seal(body: bytes, header: Mapping[str, Any], secret: Secret) -> bytes:

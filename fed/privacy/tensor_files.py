@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fed.atomic_write import beside
-from fed.privacy.wipe import overwrite, sync_folder, wipe
+from fed.atomic_write import beside, sync, sync_folder
+from fed.privacy.wipe import overwrite, wipe
 
 
 class VaultError(ValueError):
@@ -71,7 +71,7 @@ def write_file(path: Path, body: bytes, *, private: bool = False) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(body)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         replaces = private and path.is_file() and not path.is_symlink()
         before = os.open(path, os.O_WRONLY | os.O_NOFOLLOW) if replaces else None
         try:

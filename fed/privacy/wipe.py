@@ -11,6 +11,8 @@ import os
 import stat
 from pathlib import Path
 
+from fed.atomic_write import sync, sync_folder
+
 _CHUNK = 1 << 20
 
 
@@ -20,7 +22,7 @@ def overwrite(descriptor: int) -> None:
     os.lseek(descriptor, 0, os.SEEK_SET)
     while left:
         left -= os.write(descriptor, os.urandom(min(left, _CHUNK)))
-    os.fsync(descriptor)
+    sync(descriptor)
 
 
 def wipe(path: Path) -> None:
@@ -51,12 +53,3 @@ def wipe_folder(folder: Path) -> int:
     os.rmdir(folder)
     sync_folder(folder.parent)
     return count
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries (a rename, an unlink) survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

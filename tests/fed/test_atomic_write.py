@@ -1,11 +1,14 @@
 """Files by rename: whole or not at all, whatever fails, and with the mode asked for."""
 
+import errno
 import os
 import stat
 
 import pytest
+import torch
 
-from fed.atomic_write import beside, write_bytes, write_text, writing
+from fed.atomic_write import beside, sync, sync_folder, write_bytes, write_text, writing
+from fed.privacy.vault import Vault
 
 
 def mode_of(path):
@@ -79,3 +82,41 @@ def test_what_is_left_of_a_killed_process_of_the_same_number_is_overwritten(path
     beside(path).write_text("a longer text that a killed process left")
     write_text(path, "new")
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_syncs_no_folder_is_written_to_all_the_same(tmp_path, monkeypatch, code):
+    """As CIFS and some FUSE mounts do; every file of the vault is written, replaced, read and erased there."""
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    vault = Vault(tmp_path / "vault")
+    for number in (1.0, 2.0):
+        tensors = {"R": torch.full((1, 1, 4), number)}
+        vault.write("alice", tensors, base="0" * 16, collective="none", settings="{}")
+    assert float(vault.open("alice").tensors["R"][0, 0, 0]) == 2.0
+    assert vault.erase("alice") > 0 and not list((tmp_path / "vault").rglob("*.safetensors"))
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_file_system_without_sync(tmp_path, monkeypatch):
+    def fsync(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="Input/output"):
+        sync(file.fileno())
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_opened_for_reading_is_not_synced(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refused)
+    sync_folder(tmp_path)

@@ -191,7 +191,7 @@ def test_the_corpus_of_a_device_is_its_user_alone_in_both_cohorts(plain):
     [
         ('\n{"txt": "SECRET"}\n', r"record 2.* needs the field 'text'"),
         ('\n{"text": ""}\n', r"record 2.*'text' must not be empty"),
-        ("\nSECRET\n", r"must hold at least one record"),
+        ("\nSECRET\n", r"record 2: column 1: not valid JSON"),
         ('{"txt": "SECRET"}\nSECRET\n', r"record 2: column 1: not valid JSON"),
         ('{"text": ["SECRET"]}\n', r"record 1.*must be a string"),
         ('{"input": "i", "gold": "g"}\n', r"must hold at least one item"),

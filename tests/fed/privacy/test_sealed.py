@@ -123,6 +123,24 @@ def test_a_key_file_of_another_length_is_refused_without_showing_it(tmp_path, co
     assert "xxx" not in str(error.value)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\nsecond line", "\r\nsecond\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-with-mark"])
+def test_a_passphrase_is_the_same_however_an_editor_ends_and_encodes_its_line(tmp_path, end, encoding):
+    phrase, path = "pâss 漢 phrase ", tmp_path / "phrase"
+    marked = b"\xfe\xff" + (phrase + end).encode("utf-16-be")
+    path.write_bytes(marked if encoding.endswith("mark") else (phrase + end).encode(encoding))
+    path.chmod(0o600)
+    assert Secret.from_passphrase_file(path) == Secret.from_passphrase(phrase)
+
+
+def test_half_a_character_of_utf_16_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "phrase"
+    path.write_bytes("phrase".encode("utf-16")[:-1])
+    path.chmod(0o600)
+    with pytest.raises(SealError, match="must be UTF-8 or whole UTF-16"):
+        Secret.from_passphrase_file(path)
+
+
 @pytest.mark.parametrize("make", [Secret.from_key_file, Secret.from_passphrase_file])
 def test_a_missing_file_is_named(tmp_path, make):
     with pytest.raises(SealError, match="must be readable, and .*nowhere"):
