@@ -16,4 +16,5 @@ communication/   every byte: how edits travel, what crossed, what it costs by an
 privacy/         private tensors at rest: written, sealed, erased
 settings/        the run config: its keys and their rules, the registry of methods, paths
 methods/         the methods a run can choose, one file each
+exploration/     what users' vectors and trained edits look like: spectra, the shift of all, neighbours, clusters
 """

@@ -40,6 +40,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "settings": {"answering", "averages", "base", "communication", "edits", "lamp", "training"},
         },
         {
+            "exploration": {"base", "edits", "forward", "lamp", "prompts", "randomness", "statistics"},
             "methods": {
                 "answering", "averages", "base", "communication", "edits", "forward", "lamp", "randomness", "settings",
                 "training",
@@ -60,8 +61,12 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "cells": {"console", "simulation"},
             "farm": {"console", "simulation"},
         },
-        {"communication": {"cells", "console", "simulation"}, "scores": {"cells", "console", "simulation"}},
-        {COMMANDS: {"bench", "cells", "communication", "console", "farm", "scores", "simulation"}},
+        {
+            "communication": {"cells", "console", "simulation"},
+            "exploration": {"cells", "console", "simulation"},
+            "scores": {"cells", "console", "simulation"},
+        },
+        {COMMANDS: {"bench", "cells", "communication", "console", "exploration", "farm", "scores", "simulation"}},
     ],
 }  # fmt: skip
 

@@ -56,5 +56,10 @@ def at_block(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int
 
 def last_token(base: BaseModel, texts: Sequence[Sequence[int]], layer: int, *, token_budget: int = 2048) -> Tensor:
     """h_ℓ(text) at the last token of each text, token ids, at least one each: (N, d) in the base's dtype."""
-    rows = [Row(tuple(text), ()) for text in texts]
-    return torch.stack([states[-1] for states in at_block(base, rows, layer, token_budget)])
+    last: dict[int, Tensor] = {}
+    for places in under_token_budget([len(text) for text in texts], token_budget):
+        rows = [Row(tuple(texts[i]), ()) for i in places]
+        output = output_at(base, pad(rows, base.pad_id, base.device), layer)
+        states = output[0] if isinstance(output, tuple) else output
+        last |= {i: own[len(row) - 1].clone() for i, row, own in zip(places, rows, states, strict=True)}
+    return torch.stack([last[i] for i in range(len(texts))])

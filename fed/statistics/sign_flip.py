@@ -42,6 +42,22 @@ def p_value(differences: NDArray[np.float64], *, seed: int = 0) -> Any:
     return as_far / 2 ** (users - 1) if exact else (as_far + 1) / (DRAWS + 1)
 
 
+def norm_p_value(vectors: NDArray[np.float64], *, seed: int = 0) -> float:
+    """p that vectors are symmetric about zero, by the length of their sum: share of patterns with ‖Σ sᵢ vᵢ‖ ≥ ‖Σ vᵢ‖.
+
+    Args:
+        vectors: (n, d) finite vectors of n ≥ 1 users.
+        seed: of the patterns drawn beyond `EXACT_USERS` users.
+    """
+    users = len(vectors)
+    exact = users <= EXACT_USERS
+    gram = vectors @ vectors.T
+    far = gram.sum() - 1e-12 * np.abs(gram).sum()
+    blocks = [_all_signs(users)] if exact else _drawn_signs(users, seed)
+    as_far = sum(int((((signs @ gram) * signs).sum(-1) >= far).sum()) for signs in blocks)
+    return as_far / 2 ** (users - 1) if exact else (as_far + 1) / (DRAWS + 1)
+
+
 @functools.cache
 def _all_signs(users: int) -> NDArray[np.float64]:
     """(2ⁿ⁻¹, n): the first sign is +, for a pattern and its opposite have the same |sum|."""

@@ -39,7 +39,7 @@ _HEAD_BYTES = 1 << 20
 
 
 @lru_cache(maxsize=64)
-def _content(source: str, task: str) -> str:
+def content_of(source: str, task: str) -> str:
     """What tells one data set from another: file names, sizes, and a hash of each file's beginning."""
     if source.split(":")[0] == "synthetic":
         return source
@@ -89,7 +89,7 @@ class Cell:
             for key, value in run_settings.as_config().items()
             if key not in _PLACES and (key not in _LATER or value != default[key])
         }
-        what["content"] = _content(run_settings.data_source, run_settings.task)
+        what["content"] = content_of(run_settings.data_source, run_settings.task)
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     def folder(self, root: Path) -> Path:
