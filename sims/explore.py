@@ -17,12 +17,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 from console import terminal
 from console.command import GOES_ON, Parser, options_of, start, told
 from console.files import write_json
-from exploration import neighbours, options, page, rank, shift, vectors
+from exploration import learned, neighbours, options, page, rank, shift, steer, vectors
 from exploration.figures import as_rich, save
+from exploration.sweeps import layers, ranks, trade_off
 
 EXAMPLES = """examples:
   python sims/explore.py rank --data ../shared/data --task LaMP_4
   python sims/explore.py shift --data ../shared/data --task LaMP_7 --layer 10
+  python sims/explore.py layers --data ../shared/data --task LaMP_4 --every 3 --users 4
   python sims/explore.py report
 """
 COMMANDS: dict[str, ModuleType] = {
@@ -30,6 +32,11 @@ COMMANDS: dict[str, ModuleType] = {
     "rank": rank,
     "shift": shift,
     "neighbours": neighbours,
+    "layers": layers,
+    "ranks": ranks,
+    "trade-off": trade_off,
+    "learned": learned,
+    "steer": steer,
 }
 
 
