@@ -62,7 +62,8 @@ def parser() -> Parser:
         "--preset",
         default="small",
         choices=grid.PRESETS,
-        help="small: caps for two cores, sims/grid.toml; paper: each app's paper.toml (default: %(default)s)",
+        help="small: caps for two cores, sims/grid.toml; app: each app as it stands; paper: its paper.toml "
+        "(default: %(default)s)",
     )
     p.add_argument(
         "--best",

@@ -20,7 +20,7 @@ from fed.lamp.tasks import TASKS, get_task
 from fed.settings.methods import METHODS
 from fed.settings.settings import Settings
 
-PRESETS = ("small", "paper")
+PRESETS = ("small", "app", "paper")
 
 
 def method_of(label: str) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def preset(name: str, task: str) -> dict[str, Any]:
     """The settings that all methods of a task share. Raises ValueError for an unknown preset."""
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    if name == "app":
+        return {}
     if name == "paper":
         return tomllib.loads((SIMS / app_of(task) / "paper.toml").read_text(encoding="utf-8"))
     shared = tomllib.loads((SIMS / "grid.toml").read_text(encoding="utf-8"))["small"]
@@ -104,7 +106,7 @@ def cells(
             seed = seeds[task][place]
             shared = {**preset(preset_name, task), **changes, "data": _data(data, changes)}
             for label in labels:
-                rates = LORA_RATES if preset_name == "small" and trains_lora(label, shared, task) else {}
+                rates = LORA_RATES if preset_name != "paper" and trains_lora(label, shared, task) else {}
                 of_method = {**rates, **searched(best, task, label), **method_of(label)}
                 cell = Cell(task, label, seed, {**shared, **of_method, **changes, **method_of(label), "seed": seed})
                 if place and not _depends_on_seed(cell.settings()):

@@ -59,7 +59,12 @@ class Worker:
 
 @contextmanager
 def worker(threads: int) -> Iterator[Worker]:
-    """A process with so many threads of torch, as a Ray actor with so many CPUs has; it ends with the context."""
+    """A process with so many threads of torch, as a Ray actor with so many CPUs has; it ends with the context.
+
+    Fewer where OMP_NUM_THREADS says fewer, on a machine that others use too.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(threads, int(asked)) if asked.isdecimal() and int(asked) else threads
     path = os.pathsep.join([str(SIMS), str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
     environment.setdefault("GOMP_SPINCOUNT", "1000")  # as `superlink`: waiting threads should not spin for long
