@@ -7,6 +7,7 @@ LoRA's and LoReFT's steps are not of one size. Each run's ledger is then set aga
 from __future__ import annotations
 
 import csv
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ PLAN = {
     "max-new-tokens": 28,
     "average": "fedavg",
 }
+# PerFit's rates are its app's; on real tweets, for which that was not made, those of sims/lamp7/real.toml.
+REAL_TWEETS = ("stage1-lr", "stage2-lr", "stage2-layers", "stage2-positions")
 RATES: dict[str, dict[str, Any]] = {
-    "perfit": {"stage1-lr": 0.003, "stage2-lr": 0.001, "average": "svd"},
+    "perfit": {"average": "svd"},
     "oppu": LORA_RATES,
     "lora-p": LORA_RATES,
     "lora-c": LORA_RATES,
@@ -73,7 +76,13 @@ def source_of(folder: Path | None) -> Source:
 def cells_of(source: Source, *, wire_dtype: str, seed: int, changes: dict[str, Any]) -> list[Cell]:
     """One cell a method, with these changes."""
     shared = {"data": source.data, "wire-dtype": wire_dtype, "seed": seed, **changes}
-    return [Cell(source.task, name, seed, {**PLAN, **RATES[name], "method": name, **shared}) for name in METHODS]
+    plan = PLAN | _of_real_tweets() if source.task == "LaMP_7" and source.data != "synthetic" else PLAN
+    return [Cell(source.task, name, seed, {**plan, **RATES[name], "method": name, **shared}) for name in METHODS]
+
+
+def _of_real_tweets() -> dict[str, Any]:
+    real = tomllib.loads((SIMS / "lamp7" / "real.toml").read_text(encoding="utf-8"))
+    return {key: real[key] for key in REAL_TWEETS}
 
 
 def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[str, str], int]]:

@@ -46,7 +46,7 @@ def test_the_command_itself_prints_the_papers_table_and_writes_json(command, tmp
 def test_the_json_has_the_keys_that_readers_look_for(report):
     found = report()
     assert [set(row) for row in found["paper_table"]] == 12 * [
-        {"task", "stage", "perfit_parameters", "percent_of_base", "oppu_parameters", "reduction_percent"}
+        {"table", "task", "stage", "perfit_parameters", "percent_of_base", "oppu_parameters", "reduction_percent"}
     ]
     assert found["paper_mean_reduction_percent"] == 92.93 and found["flowertune"]["total_gib"] == 40.63
     assert found["model"]["parameters"] == 6_738_415_616
@@ -66,6 +66,24 @@ def test_the_options_reach_the_numbers(report):
     assert perfit["sampled"] == 10 and perfit["total"] == message * (2 * 10 * 5 + 40)
     assert found["scenarios"]["serving"][0]["day"] == 3 * 12 * (2 * 576 + 1) * 2
     assert found["paper_table"][0]["oppu_parameters"] == 6_291_456  # the paper's model, whatever --model is
+
+
+def test_perfit_is_measured_at_its_apps_rates_and_on_real_tweets_at_theirs(script, tmp_path):
+    measured = script("communication.measured")
+
+    def rates(task, data):
+        source = measured.Source(task, data)
+        cells = measured.cells_of(source, wire_dtype="float32", seed=0, changes={})
+        of = {cell.label: cell.settings() for cell in cells}
+        assert {(of[name].stage1_lr, of[name].stage2_lr) for name in ("oppu", "lora-p", "lora-c")} == {(0.01, 0.005)}
+        return of["perfit"].stage1_lr, of["perfit"].stage2_lr, of["perfit"].stage2_layers
+
+    apps = script("simulation.apps")
+    for app, task in (("lamp7", "LaMP_7"), ("lamp4", "LaMP_4")):
+        own = apps.settings(app, {})
+        data = "synthetic" if task == "LaMP_7" else str(tmp_path)
+        assert rates(task, data) == (own.stage1_lr, own.stage2_lr, own.stage2_layers)
+    assert rates("LaMP_7", str(tmp_path)) == (0.003, 0.0005, "same")
 
 
 def test_a_folder_serves_as_the_model(report, tiny_llama, tmp_path):
