@@ -54,7 +54,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         {"app": {"grid", "report", "run"}},
     ],
     "sims": [
-        {"console": set()},
+        {"console": set(), "corpora": set()},
         {"simulation": {"console"}},
         {
             "bench": {"console", "simulation"},
@@ -66,7 +66,9 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "exploration": {"cells", "console", "simulation"},
             "scores": {"cells", "console", "simulation"},
         },
-        {COMMANDS: {"bench", "cells", "communication", "console", "exploration", "farm", "scores", "simulation"}},
+        {COMMANDS: {
+            "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "scores", "simulation",
+        }},
     ],
 }  # fmt: skip
 

@@ -48,7 +48,8 @@ def roster(corpus: Corpus, *, cohorts: str, stage1_users: int = 0, stage2_users:
     Args:
         cohorts: "paper" or "all".
         stage1_users: how many federate, the first by id; 0 keeps all.
-        stage2_users: how many personalize and are tested, the first by id; 0 keeps all.
+        stage2_users: how many personalize and are tested; 0 keeps all. The first by id; in LaMP's own layout, whose
+            users nobody has sorted, those with the longest histories, as OPPU's release has them.
 
     Raises:
         ValueError: a cohort is empty.
@@ -56,7 +57,7 @@ def roster(corpus: Corpus, *, cohorts: str, stage1_users: int = 0, stage2_users:
     others, test = corpus.cohorts["others"], corpus.cohorts["test"]
     if cohorts == "all":
         others = test = tuple(sorted({*others, *test}))
-    picked = Roster(_first(others, stage1_users), _first(test, stage2_users))
+    picked = Roster(_first(others, stage1_users), _tested(corpus, test, stage2_users))
     for stage, users in (("1", picked.stage1), ("2", picked.stage2)):
         if not users:
             raise ValueError(f"{corpus.source}: stage {stage} needs at least one user, and the data has none for it")
@@ -66,6 +67,12 @@ def roster(corpus: Corpus, *, cohorts: str, stage1_users: int = 0, stage2_users:
 def _first(users: Sequence[str], count: int) -> tuple[str, ...]:
     ordered = sorted(users)
     return tuple(ordered[:count] if count else ordered)
+
+
+def _tested(corpus: Corpus, users: Sequence[str], count: int) -> tuple[str, ...]:
+    if not (count and corpus.lamp_layout):
+        return _first(users, count)
+    return tuple(sorted(sorted(users, key=lambda user: (-corpus.sizes(user)[0], user))[:count]))
 
 
 def block(users: Sequence[str], part: int, parts: int) -> tuple[str, ...]:

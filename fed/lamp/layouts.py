@@ -3,7 +3,7 @@
     OPPU's    user_others.json                            -> cohort "others" (stage 1)
               user_top_100_history.json                   -> cohort "test" (stage 2, evaluation)
     LaMP's    train_questions.json + train_outputs.json   -> "others"; each question is one user
-              dev_*.json, else test_*.json                -> "test"
+              dev_*.json, else test_*.json                -> "test", of which a run takes the longest histories
 
 Golds of OPPU's test queries may stand in user_top_100_history_label.json instead. Users and questions may
 also be in `.jsonl` files, one a line. Sources: the releases of LaMP (arXiv 2304.11406), OPPU (2402.04401).

@@ -35,7 +35,8 @@ _USERS_A_BATCH = 64  # of the Arrow file: what building holds in memory
 class Corpus:
     """The users of one task, one by one: only their ids and sizes are in memory.
 
-    `cohorts` maps "others" and "test" to their users' ids, sorted.
+    `cohorts` maps "others" and "test" to their users' ids, sorted. `lamp_layout`: each user is one question of LaMP's
+    own files, where no one has chosen the tested ones by the length of their histories (`fed.lamp.cohorts.roster`).
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class Corpus:
         cohorts: Mapping[str, tuple[str, ...]],
         sizes: Callable[[str], tuple[int, int]],
         load: Callable[[str], User],
+        *,
+        lamp_layout: bool = False,
     ) -> None:
+        self.lamp_layout = lamp_layout
         self.task = task
         self.source = source
         self.cohorts = {cohort: tuple(sorted(cohorts[cohort])) for cohort in COHORTS}
@@ -81,7 +85,7 @@ def open_corpus(source: str, task: Task, *, seed: int = 0, cache_dir: Path | Non
     entry = Path(cache_dir).expanduser() / _key(files, task)
     if not entry.is_dir():
         _build(entry, files, task)
-    return _open_entry(entry, task, source)
+    return _open_entry(entry, task, source, lamp_layout=files[0].lamp_layout)
 
 
 def _open_synthetic(source: str, task: Task, seed: int) -> Corpus:
@@ -167,7 +171,7 @@ def _build(entry: Path, files: tuple[Cohort, Cohort], task: Task) -> None:
                 raise
 
 
-def _open_entry(entry: Path, task: Task, source: str) -> Corpus:
+def _open_entry(entry: Path, task: Task, source: str, *, lamp_layout: bool) -> Corpus:
     datasets = _import_datasets()
     parts = [datasets.Dataset.from_file(str(path)) for path in sorted(entry.glob("*.arrow"))]
     table = datasets.concatenate_datasets(parts)
@@ -184,7 +188,7 @@ def _open_entry(entry: Path, task: Task, source: str) -> Corpus:
             tuple(Query(*query) for query in json.loads(row["queries"])),
         )
 
-    return Corpus(task, source, cohorts, lambda user_id: index[user_id][1:], load)
+    return Corpus(task, source, cohorts, lambda user_id: index[user_id][1:], load, lamp_layout=lamp_layout)
 
 
 def _import_datasets() -> Any:

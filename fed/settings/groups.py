@@ -50,7 +50,9 @@ class Data:
     data: str = text("synthetic users, or a folder in OPPU's or LaMP's layout, or its parent")
     cohorts: str = one_of(COHORTS, "paper: some users federate, others personalize; all: every user does both")
     stage1_users: int = at_least(0, "users who federate, the first by id; 0 = all")
-    stage2_users: int = at_least(0, "users who personalize and are tested, the first by id; 0 = all")
+    stage2_users: int = at_least(
+        0, "who personalize and are tested, first by id (LaMP's layout: longest histories); 0 = all"
+    )
     max_items: int = at_least(0, "training rows a user, the latest; 0 = all")
     held_out: int = at_least(0, "n = test on the last n history items, kept from training, not on queries", default=0)
     history_rows: str = one_of(

@@ -24,11 +24,11 @@ def tweet_user(user_id, items, queries):
     return User(user_id, profile, asked)
 
 
-def corpus_of(task, others, test):
+def corpus_of(task, others, test, **layout):
     users = {user.user_id: user for user in (*others, *test)}
     ids = {"others": tuple(u.user_id for u in others), "test": tuple(u.user_id for u in test)}
     sizes = {one: (len(user.profile), len(user.queries)) for one, user in users.items()}
-    return Corpus(task, "memory", ids, sizes.__getitem__, users.__getitem__)
+    return Corpus(task, "memory", ids, sizes.__getitem__, users.__getitem__, **layout)
 
 
 def asked_of(task, user, **plan):
@@ -58,6 +58,18 @@ def test_limits_keep_the_first_users_by_id(corpus):
     found = cohorts.roster(corpus, cohorts="all", stage1_users=99, stage2_users=4)
     assert found.stage1 == ("o1", "o2", "o3", "t1", "t2") and found.stage2 == ("o1", "o2", "o3", "t1")
     assert found.everyone == ("o1", "o2", "o3", "t1", "t2")
+
+
+def test_in_lamps_own_layout_a_limit_keeps_the_tested_users_with_the_longest_histories():
+    others = [headline_user(f"o{i}", 9 - i, 1) for i in range(3)]
+    tested = [headline_user(f"t{i}", items, 1) for i, items in enumerate((3, 7, 2, 7, 5))]
+    by_id, by_history = (corpus_of(HEADLINES, others, tested, lamp_layout=layout) for layout in (False, True))
+    assert cohorts.roster(by_id, cohorts="paper", stage2_users=3).stage2 == ("t0", "t1", "t2")
+    found = cohorts.roster(by_history, cohorts="paper", stage1_users=2, stage2_users=3)
+    assert found.stage2 == ("t1", "t3", "t4") and found.stage1 == ("o0", "o1")
+    assert cohorts.roster(by_history, cohorts="paper", stage2_users=1).stage2 == ("t1",)  # of equals, the first by id
+    assert len(cohorts.roster(by_history, cohorts="paper").stage2) == 5
+    assert cohorts.roster(by_history, cohorts="all", stage2_users=3).stage2 == ("o0", "o1", "o2")
 
 
 @pytest.mark.parametrize(("others", "test", "stage"), [(0, 2, "1"), (2, 0, "2")])
