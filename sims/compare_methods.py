@@ -2,7 +2,8 @@
 
 Every cell (task, method, seed) is one run of `sims/run.py`. A finished cell is kept in OUT/cells and not run again, so
 a grid that was stopped goes on where it stood; a cell that was cut short, or whose settings or data changed, is run.
-OUT holds tables.md, results.csv, results.json, differences.csv and index.html, written anew after every cell.
+OUT holds tables.md, results.csv, results.json, differences.csv, index.html and tradeoff.png (figure 1 (b): a metric
+against the share of parameters that is trained), written anew after every cell.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from simulation.apps import parsed
 
 from fed.answering.comparisons import INTERVALS
 from fed.lamp.tasks import TASKS, get_task
-from fed.settings.methods import METHODS
 
 EXAMPLES = """examples:
   python sims/compare_methods.py --data ../shared/data --dry-run
@@ -45,9 +45,9 @@ def parser() -> Parser:
     p.add_argument("--tasks", default=",".join(TASKS), metavar="T,…", help="of %(default)s (default: all)")
     p.add_argument(
         "--methods",
-        default=",".join(METHODS),
+        default=",".join(grid.COMPARED),
         metavar="M,…",
-        help="of %(default)s (default: all); settings of its own after a colon, such as rag:retrieved=4",
+        help="default: %(default)s; settings of its own after a colon, such as rag:retrieved=4",
     )
     p.add_argument("--data", type=Path, metavar="DIR", help="folder with a folder per task (default: synthetic users)")
     p.add_argument(
@@ -128,14 +128,14 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, console: Console) ->
 
 def show(cells: Sequence[Cell], options: argparse.Namespace, console: Console) -> None:
     """What would be run, and about how long it takes."""
-    guesses, taken = estimates(cells), same_stage1(cells)
+    guesses, taken = estimates(cells, options.runtime), same_stage1(cells)
     left = {c: guess for c, guess in guesses.items() if c not in taken and not c.finished(options.out / "cells")}
     for cell in cells:
         state = f"about {duration(left[cell])}" if cell in left else "finished"
         if cell in taken:
             state = f"the stage 1 of {taken[cell].label}"
         console.print(f"{cell.task:8} {cell.label:20} seed {cell.seed}  {state}", highlight=False)
-    whole = duration(elapsed(left.values(), options.jobs))
+    whole = duration(elapsed(left.values(), options.jobs, options.runtime))
     console.print(
         f"{len(cells)} cells, {len(left)} of them to run, about {whole} on two cores; preset {options.preset}"
     )

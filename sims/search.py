@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     searched = searches(options)
     drawn = {cell: settings for search in searched for cell, settings in search.drawn.items()}
     if options.dry_run:
-        guesses = estimates(list(drawn))
+        guesses = estimates(list(drawn), options.runtime)
         for cell, guess in guesses.items():
             words = " ".join(f"{key}={value}" for key, value in drawn[cell].items()) or "the starting point"
             console.print(f"{cell.task} {cell.label}  about {duration(guess)}  {words}", highlight=False)
-        whole = duration(elapsed(guesses.values(), options.jobs))
+        whole = duration(elapsed(guesses.values(), options.jobs, options.runtime))
         console.print(f"{len(drawn)} trials, about {whole} on two cores")
         return 0
     reports, lost = run_cells(list(drawn), options.out / "trials", console, jobs=options.jobs, runtime=options.runtime)

@@ -15,7 +15,7 @@ from fed.lamp.tasks import Pair, get_task
 from fed.settings.settings import Settings
 
 # Seconds on two cores AMD EPYC with AVX512-BF16, bfloat16, SmolLM2-135M: for the plan alone, corrected as cells finish.
-START_SECONDS = 22.0
+START_SECONDS = {"in-process": 2.0, "flower": 22.0}  # a cell's, where the base is loaded already; Flower's and Ray's
 TRAINING_TOKENS_A_SECOND = {"peft": 400.0, "pyreft": 420.0}
 OTHER_TRAINING_TOKENS_A_SECOND = 900.0
 READING_TOKENS_A_SECOND = 1800.0
@@ -62,8 +62,13 @@ def work(settings: Settings) -> Work:
     return Work(first_stage, second_stage, sum(prompts), len(prompts))
 
 
-def seconds(cell: Cell, load: Work) -> float:
-    """About how long a cell takes alone on two cores, start to end, in the dtype that this machine would take."""
+def seconds(cell: Cell, load: Work, runtime: str) -> float:
+    """About how long a cell takes alone on two cores, start to end, in the dtype that this machine would take.
+
+    Args:
+        load: what its data come to.
+        runtime: where it runs, of `console.command.RUNTIMES`.
+    """
     settings = cell.settings()
     method = methods.make(settings, skeleton(settings.base_source))
     has_stage1, has_stage2 = bool(method.collective_shapes()), bool(method.private_shapes())
@@ -71,18 +76,21 @@ def seconds(cell: Cell, load: Work) -> float:
     trained = has_stage1 * load.stage1 * settings.rounds * settings.fraction * settings.local_epochs
     trained += has_stage2 * load.stage2 * settings.stage2_epochs
     arms = 1 + has_stage1 + 2 * has_stage2
+    # Retrieved items stand before each prompt, about as long as it.
+    prompts = min(load.prompts * (1 + settings.retrieved), load.queries * settings.max_length)
     if settings.answer == "choice" or not settings.max_new_tokens:
-        answering = arms * load.prompts * 1.5 / READING_TOKENS_A_SECOND
+        answering = arms * prompts * 1.5 / READING_TOKENS_A_SECOND
     else:
-        answering = arms * load.prompts * 2 / READING_TOKENS_A_SECOND
+        answering = arms * prompts * 2 / READING_TOKENS_A_SECOND
         answering += arms * load.queries * settings.max_new_tokens / WRITING_TOKENS_A_SECOND
     slower = SLOWER_IN_FLOAT32 if choose_dtype(settings.dtype, choose_device(settings.device)) == "float32" else 1.0
-    return START_SECONDS + slower * (trained / speed + answering)
+    return START_SECONDS[runtime] + slower * (trained / speed + answering)
 
 
-def elapsed(guesses: Iterable[float], jobs: int) -> float:
+def elapsed(guesses: Iterable[float], jobs: int, runtime: str) -> float:
     """About how long cells take together, several at a time: their starts overlap, but the cores compute no faster."""
-    return sum(START_SECONDS / jobs + guess - START_SECONDS for guess in guesses)
+    start = START_SECONDS[runtime]
+    return sum(start / jobs + guess - start for guess in guesses)
 
 
 def duration(seconds: float) -> str:
@@ -93,14 +101,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def estimates(cells: Sequence[Cell]) -> dict[Cell, float]:
+def estimates(cells: Sequence[Cell], runtime: str) -> dict[Cell, float]:
     """About how many seconds each cell takes. Raises ValueError for bad data."""
     loads: dict[tuple[object, ...], Work] = {}
     guesses = {}
     for cell in cells:
         s = cell.settings()
-        what = (s.task, s.data, s.seed, s.max_items, s.max_length, s.max_queries, s.held_out, s.stage1_users)
+        what: tuple[object, ...] = (s.task, s.data, s.seed, s.cohorts, s.stage1_users, s.stage2_users)
+        what += (s.max_items, s.max_length, s.max_queries, s.held_out)
         if what not in loads:
             loads[what] = work(s)
-        guesses[cell] = seconds(cell, loads[what])
+        guesses[cell] = seconds(cell, loads[what], runtime)
     return guesses

@@ -20,6 +20,9 @@ from fed.lamp.tasks import TASKS, get_task
 from fed.settings.methods import METHODS
 from fed.settings.settings import Settings
 
+# What a comparison has by default: RAG with one, two and four items of the history, as the paper's tables.
+RAG = ("rag", "rag:retrieved=2", "rag:retrieved=4")
+COMPARED = tuple(label for name in METHODS for label in (RAG if name == "rag" else (name,)))
 PRESETS = ("small", "app", "paper")
 
 

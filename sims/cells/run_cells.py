@@ -48,13 +48,13 @@ def run_cells(
         ValueError: bad data, or another command at work in `root`, before anything is run.
     """
     assert jobs >= 1
-    guesses = estimates(cells)
+    guesses = estimates(cells, runtime)
     with _alone_in(root):
         outcomes = Outcomes(guesses, root, same_stage1(list(guesses)) if share_stage1 else {})
         to_run = {cell: guesses[cell] for cell in outcomes.to_run()}
         console.print(
             f"{len(guesses)} cells, {len(guesses) - len(outcomes.lost)} finished before; {len(to_run)} to run, {jobs} "
-            f"at a time, about {duration(elapsed(to_run.values(), jobs))} on two cores"
+            f"at a time, about {duration(elapsed(to_run.values(), jobs, runtime))} on two cores"
         )
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             _run(to_run, outcomes, progress, after, jobs, runtime)
@@ -126,7 +126,9 @@ def _run(
 ) -> None:
     """Run the cells, `jobs` at a time; `to_run`: cell -> about how many seconds it takes."""
     whole, done = sum(to_run.values()), 0.0
-    bar = progress.add_task("", total=whole or 1.0, left=f"about {duration(elapsed(to_run.values(), jobs))} left")
+    bar = progress.add_task(
+        "", total=whole or 1.0, left=f"about {duration(elapsed(to_run.values(), jobs, runtime))} left"
+    )
     with ExitStack() as stack:
         # A seat for each of the cells that run at a time.
         seats = [stack.enter_context(seat(jobs, runtime)) for _ in range(min(jobs, len(to_run)))]

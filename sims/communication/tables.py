@@ -21,9 +21,10 @@ def tables(report: Report) -> list[Table]:
     return [
         _table(
             "PerFit's tables 2 and 3, recomputed (Llama-2-7B; rank biases left out, as in the paper)",
-            ["LaMP", "stage", "PerFit parameters", "of the base", "OPPU parameters", "less than OPPU's"],
+            ["table", "LaMP", "stage", "PerFit parameters", "of the base", "OPPU parameters", "less than OPPU's"],
             [
                 [
+                    str(row["table"]),
                     row["task"],
                     str(row["stage"]),
                     f"{row['perfit_parameters']:,}",

@@ -15,6 +15,7 @@ from console.machine import machine
 from fed.atomic_write import write_text
 from scores import rows as method_scores
 from scores import tables as method_tables
+from scores import tradeoff
 
 
 def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespace) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def write(reports: Reports, lost: Mapping[Cell, str], options: argparse.Namespac
     write_text(options.out / "tables.md", method_tables.markdown(results))
     write_text(options.out / "index.html", method_tables.html(results))
     write_csv(options.out / "results.csv", method_tables.flat(results))
+    tradeoff.save(results["rows"], options.out / "tradeoff.png")
     if results["differences"]:
         write_csv(options.out / "differences.csv", results["differences"])
     return results

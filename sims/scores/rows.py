@@ -1,12 +1,14 @@
 """The cells' reports put together: PerFit's tables 2, 3 and 4 as rows, and the differences between methods.
 
-    table 2   what everybody shares: the arm `stage1` of methods that federate
-    table 3   personalized: the arm `stage1+2` of methods with private tensors
-    table 4   PerFit beside its halves and beside one ReFT of the same ranks: their last arm
+    table 2   the tasks that are answered by labels (LaMP-2N, 2M, 3), both stages in it
+    table 3   the tasks that are answered by texts (LaMP-4, 5, 7), both stages in it
+    table 4   PerFit beside its halves, one ReFT of the same ranks, and LoRA-P as the reference: their last arm
 
-Methods that train nothing (only their prompts differ) stand in tables 2 and 3 for comparison. A row has, per metric,
-the mean and the sample standard deviation over seeds; the parameters of its stage, their percent of the base model, and
-how many fewer they are than OPPU's of the same stage.
+In tables 2 and 3 a method has a row a stage: what everybody shares (the arm `stage1` of methods that federate) and what
+is personalized (`stage1+2` of methods with private tensors). Methods that train nothing (only their prompts differ)
+have one, of no stage. A row has, per metric, the mean and the sample standard deviation over seeds; the parameters of
+its stage, their percent of the base model, and how many fewer they are than OPPU's of the same stage; for its arm, the
+percent of the base that its stages train together, and the seconds that they took.
 """
 
 from __future__ import annotations
@@ -26,61 +28,99 @@ from fed.lamp.tasks import Task, get_task
 Row = dict[str, Any]
 Sums = dict[str, Mapping[str, float]]  # user -> additive statistics of one arm
 TITLES = {
-    2: "Table 2. What everybody shares (stage 1)",
-    3: "Table 3. Personalized (stage 1 + 2)",
-    4: "Table 4. PerFit, its halves, and one ReFT of the same ranks",
+    2: "Table 2. Classification and rating (LaMP-2N, 2M, 3)",
+    3: "Table 3. Generation (LaMP-4, 5, 7)",
+    4: "Table 4. PerFit, its halves, one ReFT of the same ranks; LoRA-P as the reference",
 }
-LOREFT = ("perfit", "reft", "fedreft")  # the beginnings of the names of table 4's methods
+ABLATION = ("perfit", "perfit-stage1", "reft-p", "reft-cp", "lora-p")  # table 4's methods, in its order
+STAGES = ("nothing trained", "stage 1", "stage 1 + 2", "last arm")  # in the order of a table's rows
 
 
-def arm_in(table: int, label: str, report: Report) -> str | None:
-    """The arm that stands for a method in a table; None where it has no place there."""
+def table_of(task: Task) -> int:
+    """The paper's table that the task stands in: 3 where answers are texts, else 2."""
+    return 3 if task.kind == "generation" else 2
+
+
+def arms_in(table: int, label: str, report: Report) -> dict[str, str]:
+    """stage, of `STAGES` -> the arm that stands for a method there; empty where it has no place in the table.
+
+    Args:
+        table: of `TITLES`, one that the task belongs to.
+        label: the method as the comparison names it, with settings of its own after a colon.
+        report: of one of its runs.
+    """
     parameters = report["parameters"]
     if table == 4:
-        return last_arm(report) if label.startswith(LOREFT) else None
+        return {"last arm": last_arm(report)} if label.partition(":")[0] in ABLATION else {}
     if not parameters["stage1"] and not parameters["stage2"]:
-        return last_arm(report)
-    arm, stage = {2: ("stage1", "stage1"), 3: ("stage1+2", "stage2")}[table]
-    return arm if parameters[stage] and report["arms"][arm] is not None else None
+        return {"nothing trained": last_arm(report)}
+    trained = {"stage 1": ("stage1", "stage1"), "stage 1 + 2": ("stage1+2", "stage2")}
+    return {
+        stage: arm
+        for stage, (arm, tensors) in trained.items()
+        if parameters[tensors] and report["arms"][arm] is not None
+    }
 
 
 def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
-    """One row per table, task and method.
+    """One row per table, task, stage and method.
 
     Args:
         reports: (task, method) -> a report per seed.
     """
-    table_rows = []
-    for table in TITLES:
-        for (task, label), seeds in reports.items():
-            arm = arm_in(table, label, seeds[0])
-            if arm is None:
-                continue
-            first = seeds[0]
-            parameters = {2: first["parameters"]["stage1"], 3: first["parameters"]["stage2"]}.get(
-                table, first["parameters"]["stage1"] + first["parameters"]["stage2"]
-            )
-            oppu = cost("oppu", skeleton(first["settings"]["base-model"]))
-            theirs = {2: oppu.federated_parameters, 3: oppu.private_parameters}.get(
-                table, oppu.federated_parameters + oppu.private_parameters
-            )
-            metrics = ("loss_per_token", *get_task(task).metrics)
-            table_rows.append(
-                {
-                    "table": table,
-                    "task": task,
-                    "method": label,
-                    "arm": arm,
-                    "seeds": [report["seed"] for report in seeds],
-                    "scores": {m: spread([report["arms"][arm].get(m) for report in seeds]) for m in metrics},
-                    "parameters": parameters,
-                    "percent_of_base": 100 * parameters / first["parameters"]["base"],
-                    "less_than_oppu_percent": 100 * (1 - parameters / theirs) if parameters else None,
-                    "payload_bytes": spread([payload(report) for report in seeds]),
-                    "seconds": spread([report["seconds"].get("total") for report in seeds]),
-                }
-            )
-    return table_rows
+    table_rows = [
+        _row(table, stage, arm, task, label, seeds)
+        for (task, label), seeds in reports.items()
+        for table in (table_of(get_task(task)), 4)
+        for stage, arm in arms_in(table, label, seeds[0]).items()
+    ]
+    tasks = list(dict.fromkeys(task for task, _ in reports))
+
+    def place(row: Row) -> tuple[int, ...]:
+        method = ABLATION.index(row["method"].partition(":")[0]) if row["table"] == 4 else 0
+        return row["table"], tasks.index(row["task"]), STAGES.index(row["stage"]), method
+
+    return sorted(table_rows, key=place)
+
+
+def _row(table: int, stage: str, arm: str, task: str, label: str, seeds: Sequence[Report]) -> Row:
+    first = seeds[0]
+    oppu = cost("oppu", skeleton(first["settings"]["base-model"]))
+    every = {
+        "stage 1": (first["parameters"]["stage1"], oppu.federated_parameters),
+        "stage 1 + 2": (first["parameters"]["stage2"], oppu.private_parameters),
+    }
+    both = (
+        first["parameters"]["stage1"] + first["parameters"]["stage2"],
+        oppu.federated_parameters + oppu.private_parameters,
+    )
+    parameters, theirs = every.get(stage, both)
+    base = first["parameters"]["base"]
+    before = {"base": (), "stage1": ("stage 1",)}.get(arm, every)  # the stages that the arm rests on
+    metrics = ("loss_per_token", *get_task(task).metrics)
+    return {
+        "table": table,
+        "task": task,
+        "method": label,
+        "stage": stage,
+        "arm": arm,
+        "seeds": [report["seed"] for report in seeds],
+        "scores": {m: spread([report["arms"][arm].get(m) for report in seeds]) for m in metrics},
+        "parameters": parameters,
+        "percent_of_base": 100 * parameters / base,
+        "trained_percent_of_base": 100 * sum(numbers for numbers, _ in (every[name] for name in before)) / base,
+        "less_than_oppu_percent": 100 * (1 - parameters / theirs) if parameters else None,
+        "payload_bytes": spread([payload(report) for report in seeds]),
+        "seconds": spread([report["seconds"].get("total") for report in seeds]),
+        "training_seconds": spread([training_seconds(report, arm) for report in seeds]),
+    }
+
+
+def training_seconds(report: Report, arm: str) -> float:
+    """Seconds of the stages that an arm rests on: none of the base's."""
+    seconds = report["seconds"]
+    stages = {"base": (), "stage1": ("stage1",)}.get(arm, ("stage1", "stage2"))
+    return float(sum(seconds.get(stage) or 0.0 for stage in stages))
 
 
 def payload(report: Report) -> int:

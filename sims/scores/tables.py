@@ -1,7 +1,7 @@
 """The results of `compare_methods.py` for people: the same tables as Markdown and as one HTML page.
 
-First each of PerFit's tables as one matrix, methods by tasks; then its details task by task (every metric, parameters,
-bytes, seconds); then the differences. A star marks the best mean of a column.
+First each of PerFit's tables as one matrix, methods and stages by tasks; then its details task by task (every metric,
+parameters, bytes, seconds); then the differences. A star marks the best mean of a column.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fed.lamp.tasks import get_task
+from scores import tradeoff
 from scores.figures import intervals
-from scores.rows import TITLES
+from scores.rows import STAGES, TITLES
 from server_strategy.report.html import document
 from server_strategy.report.tables import METRICS, Metric, human_bytes, p_shown
 
 _METRICS = {metric.key: metric for metric in METRICS}
 NONE = "–"
+HEAD = ("method", "stage")
 WAYS = {"t": "paired t", "bca": "BCa bootstrap, p by sign flips"}
 
 
@@ -55,6 +57,7 @@ def sections(results: dict[str, Any]) -> list[Section]:
             # With few queries the answers' scores are coarse; the loss on every token of the golds tells methods apart.
             shown.append(_matrix(f"{title.partition('.')[0]}, loss per token", rows, loss=True))
             shown += _details(title, rows)
+    shown += _tradeoff(results["rows"])
     shown += _differences(results["differences"], results["run"]["interval"])
     if results["missing"]:
         lost = [[cell["task"], cell["method"], str(cell["seed"]), cell["reason"]] for cell in results["missing"]]
@@ -62,20 +65,32 @@ def sections(results: dict[str, Any]) -> list[Section]:
     return shown
 
 
+def named(label: str) -> str:
+    """A method's name in a table: with how many items are retrieved, where it is RAG."""
+    name, _, changes = label.partition(":")
+    if name != "rag":
+        return label
+    items, _, others = (changes or "retrieved=1").partition(":")
+    return f"rag, k = {items.removeprefix('retrieved=')}" if items.startswith("retrieved=") and not others else label
+
+
 def _matrix(title: str, rows: Sequence[dict[str, Any]], *, loss: bool = False) -> Section:
-    """Methods by tasks: the task's own metrics, or the loss."""
+    """Methods and stages by tasks: the task's own metrics, or the loss."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    labels = list(dict.fromkeys(row["method"] for row in rows))
+    lines = sorted(dict.fromkeys((row["stage"], row["method"]) for row in rows), key=lambda it: STAGES.index(it[0]))
     keys = {task: ("loss_per_token",) if loss else get_task(task).metrics for task in tasks}
     columns = [(task, _METRICS[key]) for task in tasks for key in keys[task]]
-    by = {(row["method"], row["task"]): row for row in rows}
-    spreads = [[by.get((label, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for label in labels]
-    head = ["method", *(f"{task} {'↓' if loss else metric.label + _arrow(metric)}" for task, metric in columns)]
-    cells = [[label, *map(_spread, method_spreads)] for label, method_spreads in zip(labels, spreads, strict=True)]
+    by = {(row["stage"], row["method"], row["task"]): row for row in rows}
+    spreads = [[by.get((*line, task), {"scores": {}})["scores"].get(m.key) for task, m in columns] for line in lines]
+    head = [*HEAD, *(f"{task} {'↓' if loss else metric.label + _arrow(metric)}" for task, metric in columns)]
+    cells = [
+        [named(label), stage, *map(_spread, line_spreads)]
+        for (stage, label), line_spreads in zip(lines, spreads, strict=True)
+    ]
     best = {
-        (row, place + 1)
+        (row, place + len(HEAD))
         for place, (_, metric) in enumerate(columns)
-        for row in _best([method_spreads[place] for method_spreads in spreads], metric)
+        for row in _best([line_spreads[place] for line_spreads in spreads], metric)
     }
     seeds = max((len(row["seeds"]) for row in rows), default=0)
     return Section(title, head, cells, best, f"mean ± standard deviation over seeds, up to {seeds}; * the best mean")
@@ -86,28 +101,61 @@ def _details(title: str, rows: Sequence[dict[str, Any]]) -> list[Section]:
     for task in dict.fromkeys(row["task"] for row in rows):
         task_rows = [row for row in rows if row["task"] == task]
         metrics = [_METRICS[key] for key in ("loss_per_token", *get_task(task).metrics)]
-        head = ["method", *(f"{metric.label}{_arrow(metric)}" for metric in metrics)]
-        head += ["seeds", "parameters", "of the base", "less than OPPU's", "payload, all users", "seconds"]
+        head = [*HEAD, *(f"{metric.label}{_arrow(metric)}" for metric in metrics)]
+        head += [
+            "seeds",
+            "parameters",
+            "of the base",
+            "less than OPPU's",
+            "payload, all users",
+            "training s",
+            "seconds",
+        ]
         cells = [
             [
-                row["method"],
+                named(row["method"]),
+                row["stage"],
                 *(_spread(row["scores"][metric.key]) for metric in metrics),
                 str(len(row["seeds"])),
                 f"{row['parameters']:,}",
                 f"{row['percent_of_base']:.4f} %",
                 NONE if row["less_than_oppu_percent"] is None else f"{row['less_than_oppu_percent']:.2f} %",
                 human_bytes(row["payload_bytes"]["mean"]),
+                f"{row['training_seconds']['mean']:.0f}",
                 NONE if row["seconds"]["mean"] is None else f"{row['seconds']['mean']:.0f}",
             ]
             for row in task_rows
         ]
         best = {
-            (row, place + 1)
+            (row, place + len(HEAD))
             for place, metric in enumerate(metrics)
             for row in _best([scored["scores"][metric.key] for scored in task_rows], metric)
         }
         shown.append(Section(f"{title.partition('.')[0]}, {task}", head, cells, best, is_main=False))
     return shown
+
+
+def _tradeoff(rows: Sequence[dict[str, Any]]) -> list[Section]:
+    """Figure 1 (b) and its numbers, a row a mark."""
+    cells = []
+    for task, task_rows in tradeoff.by_task(rows).items():
+        for row in task_rows:
+            metric = tradeoff.metric_of(task)
+            cells.append(
+                [
+                    named(row["method"]),
+                    row["stage"],
+                    task,
+                    f"{row['trained_percent_of_base']:.4f} %",
+                    f"{row['training_seconds']['mean']:.0f}",
+                    f"{_spread(row['scores'][metric.key])} {metric.label}{_arrow(metric)}",
+                ]
+            )
+    head = [*HEAD, "task", "trained, of the base", "training s", "metric"]
+    note = "a mark is a method's last arm, its area the seconds that its stages trained"
+    figures = tradeoff.figures(rows)
+    title = "Figure 1 (b). Metric against trained parameters"
+    return [Section(title, head, cells, note=note, is_main=False, figures=figures)] if figures else []
 
 
 def _differences(gaps: Sequence[dict[str, Any]], interval: str) -> list[Section]:
@@ -121,7 +169,7 @@ def _differences(gaps: Sequence[dict[str, Any]], interval: str) -> list[Section]
             verdict = f"{gap['ours'] if better else gap['theirs']} is better" if gap["real"] else "not told apart"
             cells.append(
                 [
-                    f"{gap['ours']} − {gap['theirs']}",
+                    f"{named(gap['ours'])} − {named(gap['theirs'])}",
                     f"{metric.label}{_arrow(metric)}",
                     f"{gap['value']:+.4f}",
                     NONE if gap["low"] is None else f"{gap['low']:+.4f} to {gap['high']:+.4f}",
@@ -192,8 +240,9 @@ def markdown(results: dict[str, Any]) -> str:
 def as_rich(section: Section) -> Table:
     """The section for a terminal."""
     table = Table(title=section.title, caption=section.note or None, box=box.SIMPLE_HEAD, title_justify="left")
-    for place, name in enumerate(section.head):
-        table.add_column(Text(name), justify="right" if place else "left")
+    for name in section.head:
+        own = name in HEAD
+        table.add_column(Text(name), justify="left" if own else "right", no_wrap=own)
     for number, row in enumerate(section.rows):
         table.add_row(*(Text(f"{c} *" if (number, place) in section.best else c) for place, c in enumerate(row)))
     return table
@@ -222,12 +271,12 @@ def html(results: dict[str, Any]) -> str:
 
 
 def flat(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per table, task, method and metric, for CSV."""
+    """A row per table, task, stage, method and metric, for CSV."""
     return [
-        {key: row[key] for key in ("table", "task", "method", "arm")}
+        {key: row[key] for key in ("table", "task", "method", "stage", "arm")}
         | {"metric": metric, "mean": score["mean"], "sd": score["sd"], "seeds": " ".join(map(str, row["seeds"]))}
         | {key: row[key] for key in ("parameters", "percent_of_base", "less_than_oppu_percent")}
-        | {"payload_bytes": row["payload_bytes"]["mean"], "seconds": row["seconds"]["mean"]}
+        | {key: row[key]["mean"] for key in ("payload_bytes", "seconds", "training_seconds")}
         for row in results["rows"]
         for metric, score in row["scores"].items()
     ]

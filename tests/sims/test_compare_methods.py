@@ -47,14 +47,15 @@ def test_a_grid_is_run_by_the_real_app_and_a_finished_cell_is_not_run_again(
     options = ("--tasks", "LaMP_7", "--methods", "perfit,lora-p", "--out", tmp_path, "-c", small)
     code, said, error = command(*options)
     assert code == 0, said + error
-    assert "2 cells, 0 finished before" in said and "Table 3" in said
+    assert "2 cells, 0 finished before" in said and "Table 3" in said and "Table 2" not in said  # tweets are generated
     found = json.loads((tmp_path / "results.json").read_text())
-    assert [(row["table"], row["method"]) for row in found["rows"]] == [
-        (2, "perfit"), (3, "perfit"), (3, "lora-p"), (4, "perfit"),
+    assert [(row["table"], row["stage"], row["method"]) for row in found["rows"]] == [
+        (3, "stage 1", "perfit"), (3, "stage 1 + 2", "perfit"), (3, "stage 1 + 2", "lora-p"),
+        (4, "last arm", "perfit"), (4, "last arm", "lora-p"),
     ]  # fmt: skip
     assert found["missing"] == [] and "lora-p" in {gap["theirs"] for gap in found["differences"]}
     assert found["run"]["command"].startswith("python sims/compare_methods.py --tasks LaMP_7")
-    for name in ("tables.md", "index.html", "results.csv", "differences.csv"):
+    for name in ("tables.md", "index.html", "results.csv", "differences.csv", "tradeoff.png"):
         assert (tmp_path / name).stat().st_size > 200
     cells = script("cells.cell")
     asked = []
@@ -229,12 +230,43 @@ def test_the_whole_grid_is_planned_within_four_hours(command):
     )
 
 
-def test_cells_side_by_side_save_their_starts_and_no_computing(script):
+@pytest.mark.parametrize("runtime", ["in-process", "flower"])
+def test_cells_side_by_side_save_their_starts_and_no_computing(script, runtime):
     grid = script("cells.estimate")
-    computing = [10.0, 30.0]
-    guesses = [grid.START_SECONDS + one for one in computing]
-    assert grid.elapsed(guesses, 1) == pytest.approx(sum(guesses))
-    assert grid.elapsed(guesses, 2) == pytest.approx(sum(computing) + grid.START_SECONDS)
+    computing, start = [10.0, 30.0], grid.START_SECONDS[runtime]
+    guesses = [start + one for one in computing]
+    assert grid.elapsed(guesses, 1, runtime) == pytest.approx(sum(guesses))
+    assert grid.elapsed(guesses, 2, runtime) == pytest.approx(sum(computing) + start)
+
+
+def test_a_cell_in_a_kept_process_is_not_charged_the_start_of_flower(script, small):
+    plan, grid, apps = (script(name) for name in ("cells.plan", "cells.estimate", "simulation.apps"))
+    changes = apps.parsed([small])
+    cells = plan.cells({"LaMP_7": [0]}, ["perfit"], data=None, preset_name="small", changes=changes)
+    (here,), (there,) = (grid.estimates(cells, runtime).values() for runtime in ("in-process", "flower"))
+    assert there - here == pytest.approx(grid.START_SECONDS["flower"] - grid.START_SECONDS["in-process"]) and here < 5
+
+
+def test_items_that_are_retrieved_are_read_too(script, small):
+    plan, grid, apps = (script(name) for name in ("cells.plan", "cells.estimate", "simulation.apps"))
+    of = {"data": None, "preset_name": "small", "changes": apps.parsed([small])}
+    cells = plan.cells({"LaMP_7": [0]}, ["non-personalized", *plan.RAG], **of)
+    guesses = list(grid.estimates(cells, "in-process").values())
+    assert guesses == sorted(guesses) and len(set(guesses)) == 4
+
+
+def test_a_comparison_has_every_method_and_rag_with_one_two_and_four_items(script):
+    plan = script("cells.plan")
+    assert [label for label in plan.COMPARED if ":" not in label] == list(METHODS)
+    cells = plan.cells({"LaMP_7": [0]}, plan.COMPARED, data=None, preset_name="small", changes={})
+    retrieved = [cell.settings().retrieved for cell in cells if cell.settings().method == "rag"]
+    assert retrieved == [1, 2, 4] and len({cell.key for cell in cells}) == len(cells)
+
+
+def test_the_apps_preset_is_each_app_as_it_stands(script):
+    apps = script("simulation.apps")
+    (cell,) = script("cells.plan").cells({"LaMP_7": [0]}, ["perfit"], data=None, preset_name="app", changes={})
+    assert cell.settings() == apps.settings("lamp7", {})
 
 
 def test_every_method_of_a_task_gets_the_same_users_rows_and_steps(script):

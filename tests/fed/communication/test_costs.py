@@ -16,7 +16,7 @@ from fed.settings.methods import METHODS
 from fed.settings.settings import Settings
 
 APP = Path(__file__).resolve().parents[3] / "sims" / "lamp7" / "pyproject.toml"
-# (task, PerFit, of the base, OPPU, less) of table 2 and of table 3, as printed
+# (task, stage, PerFit, of the base, OPPU, less), as printed: the first six rows in table 2, the others in table 3
 PRINTED = [
     ("2N", 1, "393,216", "0.0058 %", "6,291,456", "93.75 %"),
     ("2N", 2, "786,432", "0.0117 %", "4,194,304", "81.25 %"),
@@ -65,6 +65,7 @@ def test_the_papers_twelve_rows_come_out_as_printed():
         for row in paper_table()
     ]
     assert rows == PRINTED
+    assert [row["table"] for row in paper_table()] == 6 * [2] + 6 * [3]  # labels, then texts
 
 
 def test_the_papers_rows_carry_no_more_digits_than_are_printed():

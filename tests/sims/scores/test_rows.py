@@ -10,7 +10,7 @@ import pytest
 from fed.base.skeleton import skeleton
 from fed.communication import costs
 from fed.lamp import metrics
-from fed.lamp.tasks import get_task
+from fed.lamp.tasks import TASKS, get_task
 
 STARS = get_task("LaMP_3")
 BASE = skeleton("smollm2-135m")
@@ -40,7 +40,7 @@ def report(method, arms, *, seed=0, stage1=0, stage2=0, payload=1024):
         "users": [{"user_id": user, "sums": own} for user, own in found.items()],
         "parameters": {"stage1": stage1, "stage2": stage2, "base": BASE.parameters},
         "bytes": {"stage1": {"up": {"payload": payload}, "down": {"payload": payload}}},
-        "seconds": {"total": 10.0},
+        "seconds": {"stage1": 4.0 * bool(stage1), "stage2": 2.0 * bool(stage2), "total": 10.0},
     }
 
 
@@ -58,28 +58,45 @@ def reports():
     }
 
 
-def test_every_method_stands_in_the_tables_that_its_parameters_say(script, reports):
+def test_both_stages_of_a_method_stand_in_its_tasks_table_and_table_4_has_lora_p_as_reference(script, reports):
     rows = script("scores.rows").rows(reports)
-    assert [(row["table"], row["method"], row["arm"]) for row in rows] == [
-        (2, "perfit", "stage1"), (2, "perfit-stage1", "stage1"), (2, "rag", "base"),
-        (3, "perfit", "stage1+2"), (3, "lora-p", "stage1+2"), (3, "rag", "base"),
-        (4, "perfit", "stage1+2"), (4, "perfit-stage1", "stage1"),
+    assert [(row["table"], row["stage"], row["method"], row["arm"]) for row in rows] == [
+        (2, "nothing trained", "rag", "base"),
+        (2, "stage 1", "perfit", "stage1"), (2, "stage 1", "perfit-stage1", "stage1"),
+        (2, "stage 1 + 2", "perfit", "stage1+2"), (2, "stage 1 + 2", "lora-p", "stage1+2"),
+        (4, "last arm", "perfit", "stage1+2"), (4, "last arm", "perfit-stage1", "stage1"),
+        (4, "last arm", "lora-p", "stage1+2"),
     ]  # fmt: skip
 
 
+def test_labels_are_the_papers_table_2_and_texts_its_table_3(script):
+    tables = {task: script("scores.rows").table_of(get_task(task)) for task in TASKS}
+    assert tables == {"LaMP_2N": 2, "LaMP_2M": 2, "LaMP_3": 2, "LaMP_4": 3, "LaMP_5": 3, "LaMP_7": 3}
+
+
 def test_means_deviations_parameters_and_bytes(script, reports):
-    rows = {(row["table"], row["method"]): row for row in script("scores.rows").rows(reports)}
-    perfit = rows[3, "perfit"]
+    rows = {(row["stage"], row["method"]): row for row in script("scores.rows").rows(reports)}
+    perfit = rows["stage 1 + 2", "perfit"]
     # errors 0 0 0 with seed 0 and 1 0 1 with seed 1: MAE 0 and 2/3
     assert perfit["scores"]["mae"] == {"mean": pytest.approx(1 / 3), "sd": pytest.approx((2 / 3) / 2**0.5)}
     assert perfit["seeds"] == [0, 1] and perfit["parameters"] == 500
     assert perfit["percent_of_base"] == pytest.approx(100 * 500 / 134_515_008)
     assert perfit["less_than_oppu_percent"] == pytest.approx(100 * (1 - 500 / OPPU.private_parameters))
-    assert rows[2, "perfit"]["less_than_oppu_percent"] == pytest.approx(100 * (1 - 1000 / OPPU.federated_parameters))
+    assert rows["stage 1", "perfit"]["less_than_oppu_percent"] == pytest.approx(
+        100 * (1 - 1000 / OPPU.federated_parameters)
+    )
     both = OPPU.federated_parameters + OPPU.private_parameters
-    assert rows[4, "perfit"]["less_than_oppu_percent"] == pytest.approx(100 * (1 - 1500 / both))
-    assert perfit["payload_bytes"] == {"mean": 2048, "sd": 0} and rows[3, "lora-p"]["scores"]["mae"]["sd"] is None
-    assert rows[3, "rag"]["less_than_oppu_percent"] is None and rows[3, "rag"]["parameters"] == 0
+    assert rows["last arm", "perfit"]["less_than_oppu_percent"] == pytest.approx(100 * (1 - 1500 / both))
+    assert (
+        perfit["payload_bytes"] == {"mean": 2048, "sd": 0}
+        and rows["stage 1 + 2", "lora-p"]["scores"]["mae"]["sd"] is None
+    )
+    rag = rows["nothing trained", "rag"]
+    assert rag["less_than_oppu_percent"] is None and rag["parameters"] == rag["trained_percent_of_base"] == 0
+    shares = [rows[stage, "perfit"]["trained_percent_of_base"] for stage in ("stage 1", "stage 1 + 2", "last arm")]
+    assert shares == pytest.approx([100 * n / 134_515_008 for n in (1000, 1500, 1500)])
+    seconds = [rows[stage, "perfit"]["training_seconds"]["mean"] for stage in ("stage 1", "stage 1 + 2")]
+    assert seconds == [4.0, 6.0] and rag["training_seconds"]["mean"] == 0
 
 
 def test_differences_are_between_last_arms_of_the_same_task(script, reports):
@@ -167,6 +184,25 @@ def test_a_figures_dots_lie_on_the_side_that_is_better(script):
     assert "right of the line" in script("scores.figures").intervals([gap("rougeL", 0.1, "rag")])
 
 
+def test_a_mark_is_a_methods_last_arm_where_its_parameters_and_its_metric_say(script, reports, tmp_path):
+    tradeoff, rows = script("scores.tradeoff"), script("scores.rows").rows(reports)
+    marks = {row["method"]: row["stage"] for row in tradeoff.by_task(rows)["LaMP_3"]}
+    last = {"perfit": "stage 1 + 2", "perfit-stage1": "stage 1", "lora-p": "stage 1 + 2", "rag": "nothing trained"}
+    assert marks == last and [tradeoff.metric_of(task).key for task in ("LaMP_3", "LaMP_4")] == ["mae", "rougeL"]
+    (figure,) = tradeoff.figures(rows)
+    assert all(f">{method}</text>" in figure for method in marks) and "6 s of training" in figure
+    assert tradeoff.save(rows, tmp_path / "x.png").stat().st_size > 5000
+    alone = [row for row in rows if row["method"] == "perfit"]
+    assert tradeoff.figures(alone) == [] and tradeoff.save(alone, tmp_path / "y.png") is None
+
+
+def test_labels_of_marks_that_lie_close_do_not_cover_each_other(script):
+    tradeoff = script("scores.tradeoff")
+    labels = tradeoff.apart([(0.5, 0.5), (0.52, 0.51), (0.5, 0.52), (0.9, 0.5)])
+    ys = sorted(y for x, y in labels[:3])
+    assert min(b - a for a, b in zip(ys, ys[1:], strict=False)) >= tradeoff.TALL * 0.999 and labels[3] == (0.9, 0.5)
+
+
 @pytest.fixture
 def results(script, reports):
     scores = script("scores.rows")
@@ -183,11 +219,12 @@ def results(script, reports):
 
 def test_markdown_marks_the_best_mean_of_each_column_the_right_way_round(script, results):
     text = script("scores.tables").markdown(results)
-    assert "| method | LaMP_3 MAE ↓ | LaMP_3 RMSE ↓ |" in text
-    table3 = text.partition("## Table 3.")[2].partition("\n## ")[0]
-    assert "| perfit | **0.3333 ± 0.4714** * |" in table3 and "| lora-p | 0.6667 |" in table3
-    losses = text.partition("## Table 3, loss per token")[2].partition("\n## ")[0]
-    assert "| method | LaMP_3 ↓ |" in losses and "| perfit | **1.0000 ± 0.0000** * |" in losses
+    assert "| method | stage | LaMP_3 MAE ↓ | LaMP_3 RMSE ↓ |" in text and "## Table 3" not in text
+    table = text.partition("## Table 2.")[2].partition("\n## ")[0]
+    assert "| perfit | stage 1 + 2 | **0.3333 ± 0.4714** * |" in table and "| lora-p | stage 1 + 2 | 0.6667 |" in table
+    assert "| perfit | stage 1 | 0.6667 ± 0.0000 |" in table and "| rag, k = 1 | nothing trained | 0.6667 |" in table
+    losses = text.partition("## Table 2, loss per token")[2].partition("\n## ")[0]
+    assert "| method | stage | LaMP_3 ↓ |" in losses and "| perfit | stage 1 | **1.0000 ± 0.0000** * |" in losses
     assert "over 3 users" in text and "paired t" in text and "the 5 comparisons of a metric (Holm)" in text
     assert "python x <y>" in text and "<b>broke</b> \\| here" in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
@@ -212,7 +249,11 @@ def test_csv_has_a_row_per_table_method_and_metric(script, results, tmp_path):
     script("console.files").write_csv(tmp_path / "results.csv", script("scores.tables").flat(results))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 8 * 3
-    (one,) = [r for r in rows if (r["table"], r["method"], r["metric"]) == ("3", "perfit", "mae")]
+    (one,) = [
+        r
+        for r in rows
+        if (r["table"], r["method"], r["metric"]) == ("2", "perfit", "mae") and r["stage"] == "stage 1 + 2"
+    ]
     assert float(one["mean"]) == pytest.approx(1 / 3) and one["seeds"] == "0 1" and one["parameters"] == "500"
-    (none,) = [r for r in rows if (r["table"], r["method"], r["metric"]) == ("3", "rag", "mae")]
+    (none,) = [r for r in rows if (r["table"], r["method"], r["metric"]) == ("2", "rag", "mae")]
     assert none["sd"] == "" and none["less_than_oppu_percent"] == ""
