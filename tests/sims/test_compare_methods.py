@@ -225,7 +225,7 @@ def test_the_whole_grid_is_planned_within_four_hours(command):
         for method in METHODS:
             seeds = [line.split()[3] for line in lines if line.split()[:2] == [task, method]]
             assert seeds[:1] == ["0"] and len(seeds) in ((1, 3) if task in ("LaMP_4", "LaMP_7") else (1,))
-    assert "cells, 88 of them to run, about " in lines[-1] and (
+    assert "cells, 100 of them to run, about " in lines[-1] and (
         " h " not in lines[-1] or int(lines[-1].split(" h ")[0].split()[-1]) < 4
     )
 
