@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for task in tasks:
             corpus = open_corpus(source, task, seed=options.seed)
             bar = progress.add_task(task.name, total=sum(map(len, corpus.cohorts.values())))
-            counted += parts(corpus, tested=options.tested, seen=lambda bar=bar: progress.advance(bar))
+            counted += parts(corpus, tested=options.tested, seen=partial(progress.advance, bar))
     console.print(table(counted, "synthetic users" if options.data is None else options.data.name))
     if options.json:
         content = {"data": source, "parts": [part.as_json() for part in counted]}

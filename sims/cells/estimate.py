@@ -15,7 +15,7 @@ from fed.lamp.tasks import Pair, get_task
 from fed.settings.settings import Settings
 
 # Seconds on two cores AMD EPYC with AVX512-BF16, bfloat16, SmolLM2-135M: for the plan alone, corrected as cells finish.
-START_SECONDS = {"in-process": 2.0, "flower": 22.0}  # a cell's, where the base is loaded already; Flower's and Ray's
+START_SECONDS = {"in-process": 6.0, "flower": 22.0}  # of a cell, before and between its stages
 TRAINING_TOKENS_A_SECOND = {"peft": 400.0, "pyreft": 420.0}
 OTHER_TRAINING_TOKENS_A_SECOND = 900.0
 READING_TOKENS_A_SECOND = 1800.0
