@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 LORA_RANK = LORA_ALPHA = 8  # PerFit paper, section 4, and OPPU: r = 8, and α = 8
 ATTENTION = ("q_proj", "k_proj", "v_proj")  # OPPU's stage 1 (its list also names out_proj, which Llama has not)
 QUERY_VALUE = ("q_proj", "v_proj")  # OPPU's stage 2, LoRA-P, and LoRA's own choice
-PAPER_RANKS = (64, 32)  # Σ rank over layers of stages 1 and 2 on LaMP-7 (PerFit, tables 2 and 3)
+PAPER_RANKS = (64, 32)  # Σ rank over layers of stages 1 and 2 on LaMP-7 (PerFit, table 3)
 
 
 def count(shapes: Shapes) -> int:
