@@ -46,7 +46,7 @@ class Chat:
     def __init__(self, vault: Vault, user_id: str, *, base: str | None = None, temperature: float = 0.0) -> None:
         entry = vault.open(user_id)
         config = dict(json.loads(entry.header["settings"]))
-        self.settings = replace(Settings.parse(config), temperature=temperature)
+        self.settings = replace(Settings.parse(config, finished=True), temperature=temperature)
         if base:
             self.settings = replace(self.settings, base_model=base)
         self.task, self.user_id = get_task(self.settings.task), user_id

@@ -3,6 +3,10 @@
 average            the means by name
 entrywise          FedAvg: the mean of every entry
 svd                the mean of edits as affine maps, brought back to rank r
+polar              the closest orthonormal rows to the mean of R, and the means of W − R and b
+exact              the mean of edits as affine maps, of as many rows as it needs
+maps               edits and adapters as maps: inner products, coordinates in common axes
+robust             krum, multikrum, trimmed, bulyan and median of maps
 geometric_median   the geometric median of edits as affine maps (Weiszfeld), brought back to rank r
 lora_svd           the mean of LoRA adapters as maps B A, brought back to rank r
 """

@@ -2,7 +2,7 @@
 
 An edit is an affine map, v(x) = M x + c with M = Rᵀ(W − R) and c = Rᵀ b, of rank at most r. For any orthogonal
 Q, (QR, QW, Qb) is the same edit, so a mean of R, W and b entry by entry can destroy even clients that agree.
-`svd_mean` averages the maps themselves.
+All but `fedavg` average or compare the maps themselves.
 
 Shapes:  K clients · L edited layers · r rank · d hidden size
 """
@@ -14,17 +14,38 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fed.averages.entrywise import Edit, fedavg
+from fed.averages.polar import polar_mean
+from fed.averages.robust import EDITS, NEEDS, robust_mean
 from fed.averages.svd import svd_mean
 
-AVERAGES = ("svd", "fedavg")
+AVERAGES = ("svd", "fedavg", "polar", *NEEDS)
 
 
 def average(
-    name: str, edits: Sequence[Edit], weights: Sequence[float], previous: Edit | None = None
+    name: str,
+    edits: Sequence[Edit],
+    weights: Sequence[float],
+    previous: Edit | None = None,
+    *,
+    attackers: int = 0,
 ) -> dict[str, Tensor]:
-    """The average called `name`. Raises ValueError for a name that is not in AVERAGES."""
+    """The average called `name`.
+
+    Args:
+        name: of `AVERAGES`.
+        edits: K clients' {"R" (L, r, d), "W" (L, r, d), "b" (L, r)}.
+        weights: K, normalised here; the robust averages count every client alike.
+        previous: the edit that the clients started from; None: the first client's.
+        attackers: clients of which the robust averages expect lies.
+    Raises:
+        ValueError: an unknown name; weights that are no shares; too few clients for so many attackers.
+    """
     if name == "svd":
         return svd_mean(edits, weights, previous)
     if name == "fedavg":
         return fedavg(edits, weights)
+    if name == "polar":
+        return polar_mean(edits, weights, previous)
+    if name in NEEDS:
+        return robust_mean(name, edits, attackers, edits[0] if previous is None else previous, EDITS)
     raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {name!r}")

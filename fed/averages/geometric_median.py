@@ -11,24 +11,25 @@ import torch
 from torch import Tensor
 
 from fed.averages.entrywise import Edit
+from fed.averages.maps import inner_products_of_edits
 from fed.averages.svd import svd_mean
 
 
 def geometric_weights(edits: Sequence[Edit], tolerance: float = 1e-12, steps: int = 2000) -> list[float]:
     """The shares α of K edits in their geometric median Σ αᵢ vᵢ, the map with the least sum of distances to theirs.
 
-    Weiszfeld's iteration (1937), αᵢ ∝ 1 / ‖vᵢ − Σ αⱼ vⱼ‖, from the mean on. One client is one point: its affine maps
-    [M | c] of all layers, so that neither the coordinates of R nor a single layer decides. The iteration needs the
-    inner products of the maps alone, ⟨vᵢ, vⱼ⟩ = tr(Dᵢᵀ Rᵢ Rⱼᵀ Dⱼ) + cᵢ·cⱼ, and the factors give them, never a d × d
-    matrix.
+    One client is one point: its affine maps [M | c] of all layers, so that neither the coordinates of R nor a single
+    layer decides.
     """
-    K = len(edits)
-    G = torch.zeros(K, K, dtype=torch.float64)
-    for layer in range(edits[0]["R"].shape[0]):
-        R, W, b = (torch.stack([edit[name][layer].double().cpu() for edit in edits]) for name in ("R", "W", "b"))
-        A, D = R.flatten(0, 1), (W - R).flatten(0, 1)  # (K r, d)
-        c = (b.unsqueeze(1) @ R).squeeze(1)  # (K, d)
-        G += ((A @ A.mT) * (D @ D.mT)).unflatten(0, (K, -1)).unflatten(2, (K, -1)).sum((1, 3)) + c @ c.mT
+    return weiszfeld(inner_products_of_edits(edits), tolerance, steps)
+
+
+def weiszfeld(G: Tensor, tolerance: float = 1e-12, steps: int = 2000) -> list[float]:
+    """The shares α of K points in their geometric median, from their inner products G (K, K) alone.
+
+    Weiszfeld's iteration (1937), αᵢ ∝ 1 / ‖vᵢ − Σ αⱼ vⱼ‖, from the mean on.
+    """
+    K = len(G)
     scale = float(G.diagonal().max().clamp(min=0).sqrt())
     shares = torch.full((K,), 1.0 / K, dtype=torch.float64)
     for _ in range(steps if scale else 0):

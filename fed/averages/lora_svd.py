@@ -25,14 +25,27 @@ def lora_svd_mean(adapters: Sequence[Edit], weights: Sequence[float], previous: 
         adapters: K adapters, "….lora_A.weight" (r, in) and "….lora_B.weight" (out, r) per module.
     """
     shares = shares_of(weights)
+    maps = []
+    for key in previous:
+        if ".lora_A." in key:
+            other = key.replace(".lora_A.", ".lora_B.")
+            A = torch.cat([a[key].double() for a in adapters])  # (K r, in)
+            B = torch.cat([p * a[other].double() for p, a in zip(shares, adapters, strict=True)], dim=1)  # (out, K r)
+            maps.append((B, A))
+    return nearest_adapters(maps, previous)
+
+
+def nearest_adapters(maps: Sequence[tuple[Tensor, Tensor]], previous: Edit) -> dict[str, Tensor]:
+    """The adapters of rank r closest to these maps, scaled and aligned as `lora_svd_mean` says.
+
+    Args:
+        maps: the factors (out, m) and (m, in) of each module's map, m ≥ r, in the order of `previous`.
+        previous: what the clients started from.
+    """
     means: dict[str, Tensor] = {}
-    for key in adapters[0]:
-        if ".lora_A." not in key:
-            continue
+    for key, (B, A) in zip((key for key in previous if ".lora_A." in key), maps, strict=True):
         other = key.replace(".lora_A.", ".lora_B.")
         before = previous[key].double()
-        A = torch.cat([a[key].double() for a in adapters])  # (K r, in)
-        B = torch.cat([p * a[other].double() for p, a in zip(shares, adapters, strict=True)], dim=1)  # (out, K r)
         Q, T = torch.linalg.qr(B)
         P, S = torch.linalg.qr(A.mT)
         U, sigma, Vh = torch.linalg.svd(T @ S.mT)
@@ -44,4 +57,4 @@ def lora_svd_mean(adapters: Sequence[Edit], weights: Sequence[float], previous: 
         new_A, new_B = size * (P @ Vh[:r].mT).mT, (Q @ U[:, :r]) * (sigma[:r] / size)
         turn = stiefel.procrustes(new_A, before)
         means[key], means[other] = (turn @ new_A).to(previous[key].dtype), (new_B @ turn.mT).to(previous[key].dtype)
-    return {key: means[key] for key in adapters[0]}
+    return {key: means[key] for key in previous}

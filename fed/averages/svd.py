@@ -1,6 +1,6 @@
 """The mean of edits as affine maps, brought back to rank r: M = Rᵀ(W − R), c = Rᵀ b.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size
+Shapes:  K clients · L edited layers · r rank · d hidden size · m columns of a factored map, K r for a mean of edits
 """
 
 from __future__ import annotations
@@ -30,23 +30,50 @@ def svd_mean(edits: Sequence[Edit], weights: Sequence[float], previous: Edit | N
     means = []
     for layer in range(edits[0]["R"].shape[0]):
         before = previous["R"][layer].double() if previous is not None else None
-        means.append(_svd_mean_of_layer([{k: t[layer].double() for k, t in e.items()} for e in edits], shares, before))
-    return {name: torch.stack([mean[name] for mean in means]).to(edits[0][name].dtype) for name in ("R", "W", "b")}
+        means.append(nearest_edit(*factored_mean(edits, shares, layer), edits[0]["R"].shape[1], before))
+    return stacked(means, edits[0])
 
 
-def _svd_mean_of_layer(edits: list[dict[str, Tensor]], shares: list[float], before: Tensor | None) -> dict[str, Tensor]:
-    r = edits[0]["R"].shape[0]
-    A = torch.cat([e["R"] for e in edits]).mT  # (d, K r): M̄ = A B, c̄ = A c
-    B = torch.cat([p * (e["W"] - e["R"]) for p, e in zip(shares, edits, strict=True)])  # (K r, d)
-    c = torch.cat([p * e["b"] for p, e in zip(shares, edits, strict=True)])  # (K r,)
+def factored_mean(edits: Sequence[Edit], shares: Sequence[float], layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer's mean map by its factors, M̄ = A B and c̄ = A c: A (d, K r), B (K r, d), c (K r,), float64."""
+    of_layer = [{name: tensor[layer].double() for name, tensor in edit.items()} for edit in edits]
+    A = torch.cat([e["R"] for e in of_layer]).mT
+    B = torch.cat([p * (e["W"] - e["R"]) for p, e in zip(shares, of_layer, strict=True)])
+    c = torch.cat([p * e["b"] for p, e in zip(shares, of_layer, strict=True)])
+    return A, B, c
+
+
+def left_directions(A: Tensor, B: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The left singular vectors (d, min(d, m)) and the singular values of [A B | A c], the largest first."""
     Q, T = torch.linalg.qr(A)
     _, S = torch.linalg.qr(torch.cat([B, c.unsqueeze(1)], dim=1).mT)
     U, sigma, _ = torch.linalg.svd(T @ S.mT)
+    return Q @ U, sigma
+
+
+def nearest_edit(A: Tensor, B: Tensor, c: Tensor, rank: int, before: Tensor | None) -> dict[str, Tensor]:
+    """The edit of this rank of one layer, (r, d), that is closest to the map x ↦ A (B x + c).
+
+    Args:
+        A, B, c: (d, m), (m, d), (m,), with m ≥ rank.
+        before: (r, d), the R to align to; it is kept where the map is zero, which any R expresses.
+    """
+    directions, sigma = left_directions(A, B, c)
     if float(sigma[0]) == 0.0 and before is not None:
-        R = before  # nobody moved: the mean map is zero, and any R expresses it
+        R = before
     else:
-        R = (Q @ U[:, :r]).mT
+        R = directions[:, :rank].mT
         if before is not None:
             R = stiefel.procrustes(R, before) @ R
+    return expressed(R, A, B, c)
+
+
+def expressed(R: Tensor, A: Tensor, B: Tensor, c: Tensor) -> dict[str, Tensor]:
+    """The edit of these orthonormal rows R (r, d) that is closest to the map x ↦ A (B x + c)."""
     RA = R @ A
     return {"R": R, "W": R + RA @ B, "b": RA @ c}
+
+
+def stacked(layers: Sequence[dict[str, Tensor]], like: Edit) -> dict[str, Tensor]:
+    """Single layers' edits as one edit, in the dtype of `like`."""
+    return {name: torch.stack([layer[name] for layer in layers]).to(like[name].dtype) for name in ("R", "W", "b")}

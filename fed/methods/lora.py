@@ -19,6 +19,7 @@ from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Question, Reader
 from fed.averages import average
 from fed.averages.lora_svd import lora_svd_mean
+from fed.averages.robust import ADAPTERS, NEEDS, robust_mean
 from fed.base.model import BaseModel
 from fed.base.skeleton import Skeleton
 from fed.communication import costs
@@ -65,6 +66,8 @@ class Lora(Method):
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         if name == "svd":
             return lora_svd_mean(replies, weights, before)
+        if name in NEEDS:
+            return robust_mean(name, replies, self.settings.attackers, before, ADAPTERS)
         return average.average(name, replies, weights)
 
     def fit_collective(self, start: Tensors, training: LocalTraining) -> list[Trained]:

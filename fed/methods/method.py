@@ -121,7 +121,7 @@ class Method(ABC):
 
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         """The mean of the clients' collective tensors; `before` is what they started from."""
-        return average.average(name, replies, weights, before)
+        return average.average(name, replies, weights, before, attackers=self.settings.attackers)
 
     def for_each(
         self, users: Sequence[Hashable], latest: Mapping[Hashable, Tensors], before: Tensors

@@ -36,9 +36,15 @@ ANSWERS = ("decode", "choice")
 HISTORY_ROWS = ("bare", "pairs")
 STAGE1 = ("federated", "pooled")
 SCHEDULES = ("linear", "constant")
-# These take the mean of the replies as their pseudo-gradient; the others compare replies entry by entry.
-AVERAGING_STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox")
-STRATEGIES = (*AVERAGING_STRATEGIES, "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
+# Flower's that compare replies entry by entry -> the average that compares the maps, which a run has to use instead.
+OF_ENTRIES = {
+    "fedmedian": "median",
+    "fedtrimmedavg": "trimmed",
+    "krum": "krum",
+    "multikrum": "multikrum",
+    "bulyan": "bulyan",
+}
+STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedprox", *OF_ENTRIES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +152,13 @@ class Federation:
         "federated; or pooled = rounds × local-epochs epochs on everybody's rows, the reference",
         default="federated",
     )
-    strategy: str = one_of(STRATEGIES, "Flower's fedavg, fedadam, fedprox, krum, …: fed/settings/groups.py lists them")
+    strategy: str = one_of(STRATEGIES, "of the server's step: fedavg, fedavgm, fedadam, fedadagrad, fedyogi or fedprox")
     rounds: int = at_least(1, "federated rounds of stage 1")
     fraction: float = share("of stage 1's users, sampled in each round")
-    average: str = one_of(AVERAGES, "of users' edits: svd (of the maps that they are) or fedavg (entry by entry)")
+    average: str = one_of(AVERAGES, "of users' edits: svd, polar, fedavg, median, …: fed/averages/average.py has them")
+    attackers: int = at_least(
+        0, "users of a round that median, krum, multikrum, trimmed and bulyan expect to lie", default=0
+    )
     wire_dtype: str = one_of(WIRE_DTYPES, "of edits on the network: float32, float16, bfloat16 or float64")
     node_timeout: int = at_least(1, "seconds to wait for SuperNodes")
     min_nodes: int = at_least(0, "SuperNodes to wait for; 0 = one, who says how many a simulation has", default=0)

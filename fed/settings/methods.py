@@ -28,14 +28,19 @@ class Entry:
 
 _ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
 ENGINE_LIBRARIES: Mapping[str, tuple[str, ...]] = {"pyreft": ("pyreft", "pyvene")}
+# Of LoRA's maps B A; the other averages are of edits with orthonormal rows.
+_ADAPTERS: Mapping[str, tuple[str, ...]] = {
+    "engine": ("batched",),
+    "average": ("svd", "fedavg", "median", "krum", "multikrum", "trimmed", "bulyan"),
+}
 METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
     "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
     "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
     "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
-    "lora-c": Entry("fed.methods.lora.Lora", libraries=("peft",)),
+    "lora-c": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
     "lora-p": Entry("fed.methods.lora.Lora", libraries=("peft",)),
-    "oppu": Entry("fed.methods.lora.Lora", libraries=("peft",)),
+    "oppu": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
     "fedreft": Entry(
         "fed.methods.fedreft.FedReFT",
         {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",), "stage1": ("federated",)},

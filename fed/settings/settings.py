@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
+from fed.averages.robust import NEEDS, NEEDS_ATTACKERS
 from fed.lamp.tasks import TASKS
-from fed.settings.groups import AVERAGING_STRATEGIES, GROUPS, Answers, Base, Data, Edits, Federation, Training
+from fed.settings.groups import GROUPS, OF_ENTRIES, Answers, Base, Data, Edits, Federation, Training
 from fed.settings.methods import METHODS
 from fed.settings.rules import SettingsError, checked, key_of
 
@@ -35,8 +36,13 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
         return self.local_epochs * self.rounds // self.stage1_rounds
 
     @classmethod
-    def parse(cls, config: Mapping[str, object]) -> Settings:
-        """Check a flat run config. Raises SettingsError at the first key that breaks a rule."""
+    def parse(cls, config: Mapping[str, object], *, finished: bool = False) -> Settings:
+        """Check a flat run config. Raises SettingsError at the first key that breaks a rule.
+
+        Args:
+            config: the run's, flat.
+            finished: of a run that is over, in a vault or a report: how it federated is no longer up to anybody.
+        """
         known = keys()
         for key in config:
             if key not in known:
@@ -54,7 +60,7 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
             values[known[key].name] = values.get(known[key].name) or value
         # Rules of several keys
         settings = cls(**values)  # type: ignore[arg-type]
-        for rule in (method_honours_its_keys, choice_has_labels, average_fits_the_strategy):
+        for rule in (method_honours_its_keys, choice_has_labels, *(() if finished else FEDERATION_RULES)):
             rule(settings)
         return settings
 
@@ -89,10 +95,24 @@ def choice_has_labels(settings: Settings) -> None:
         raise SettingsError(f"answer='choice' needs a task with labels ({having}), got {settings.task}; use 'decode'")
 
 
-def average_fits_the_strategy(settings: Settings) -> None:
-    """A strategy that compares replies needs entries that mean the same in all of them."""
-    if settings.average != "fedavg" and settings.strategy not in AVERAGING_STRATEGIES:
+def strategy_compares_maps(settings: Settings) -> None:
+    """A strategy that compares replies entry by entry would need entries that mean the same in all of them."""
+    if instead := OF_ENTRIES.get(settings.strategy):
         raise SettingsError(
-            f"strategy {settings.strategy!r} compares replies entry by entry, so it needs average='fedavg', "
-            f"got average={settings.average!r}"
+            f"strategy {settings.strategy!r} compares entries that differ with every user's own coordinates; "
+            f"average={instead!r} compares the maps: use it with strategy='fedavg'"
         )
+
+
+def average_has_its_attackers(settings: Settings) -> None:
+    """How many users may lie is asked for by the averages that can do something about it."""
+    if settings.attackers and settings.average not in NEEDS:
+        raise SettingsError(
+            f"attackers must be 0 with average={settings.average!r}, which trusts all users, got {settings.attackers}; "
+            f"{', '.join(NEEDS)} do not"
+        )
+    if not settings.attackers and settings.average in NEEDS_ATTACKERS:
+        raise SettingsError(f"average={settings.average!r} needs attackers of 1 or more; without any it is the mean")
+
+
+FEDERATION_RULES = (strategy_compares_maps, average_has_its_attackers)

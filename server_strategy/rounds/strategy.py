@@ -39,11 +39,6 @@ _STOCK: dict[str, type[Any]] = {
     "fedadagrad": stock.FedAdagrad,
     "fedyogi": stock.FedYogi,
     "fedprox": stock.FedProx,
-    "fedmedian": stock.FedMedian,
-    "fedtrimmedavg": stock.FedTrimmedAvg,
-    "krum": stock.Krum,
-    "multikrum": stock.MultiKrum,
-    "bulyan": stock.Bulyan,
 }
 
 
@@ -154,7 +149,10 @@ class CollectiveStrategy(Strategy):
     def _mean_reply(self, current: Round, replies: list[Message], weights: list[float], loss: float) -> Message:
         """One reply, as if of one user, that holds the method's mean of the users' edits."""
         edits = [self._translation.edit_of(reply) for reply in replies]
-        mean = self._method.average(self._average, edits, weights, current.start)
+        try:
+            mean = self._method.average(self._average, edits, weights, current.start)
+        except ValueError as error:
+            raise RunError(f"round {current.number}: {error}") from error
         metrics = MetricRecord({"num-examples": int(sum(weights)), "train-loss": loss})
         content = RecordDict({"arrays": self._translation.to_record(mean), "metrics": metrics})
         return Message(content, dst_node_id=1, message_type="train")

@@ -90,7 +90,7 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
 
     The hand-out gives the final collective tensors to every user, and is answered without an array.
     """
-    settings = Settings.parse({**defaults(SIMS / report["app"]), **report["settings"]})
+    settings = Settings.parse({**defaults(SIMS / report["app"]), **report["settings"]}, finished=True)
     layers = settings.edited_layers(base.layers), settings.private_layers(base.layers)
     ranks = settings.stage1_rank, settings.stage2_rank
     weight = of_run(report["method"], base, layers=layers, ranks=ranks)

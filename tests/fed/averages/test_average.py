@@ -102,7 +102,7 @@ def test_a_mean_that_fits_into_the_rank_is_exact():
     assert distance(svd_mean(edits, weights), dense_mean(edits, weights)) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["svd", "fedavg"])
+@pytest.mark.parametrize("name", ["svd", "fedavg", "polar"])
 def test_a_single_client_returns_its_own_map(name):
     one = edit(1)
     target = [dense(one, layer) for layer in range(L)]
@@ -110,7 +110,7 @@ def test_a_single_client_returns_its_own_map(name):
     assert distance(average(name, [one], [3.0], previous=edit(2)), target) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["svd", "fedavg"])
+@pytest.mark.parametrize("name", ["svd", "fedavg", "polar"])
 def test_weights_are_shares(name):
     a, b, c = edit(1), edit(2), edit(3)
     mean = average(name, [a, b, c], [1.0, 3.0, 0.0])
@@ -122,14 +122,14 @@ def test_weights_are_shares(name):
 
 
 @pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
-@pytest.mark.parametrize("name", ["svd", "fedavg"])
+@pytest.mark.parametrize("name", ["svd", "fedavg", "polar"])
 def test_weights_that_are_no_shares_are_refused_in_one_line(name, weights):
     with pytest.raises(ValueError, match="weights must be finite, not negative, and not all zero") as error:
         average(name, [edit(1), edit(2)][: len(weights)] or [edit(1)], weights)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["svd", "fedavg"])
+@pytest.mark.parametrize("name", ["svd", "fedavg", "polar"])
 def test_a_weight_is_needed_for_each_client(name):
     with pytest.raises(ValueError):
         average(name, [edit(1), edit(2)], [1.0])
@@ -188,7 +188,7 @@ def test_fedavg_is_the_entrywise_mean_and_leaves_the_manifold():
     assert float((mean["R"] @ mean["R"].mT - torch.eye(R_)).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("name", ["svd", "fedavg"])
+@pytest.mark.parametrize("name", ["svd", "fedavg", "polar"])
 def test_float32_edits_are_averaged_in_float64_and_come_back_as_float32(name):
     edits = [{k: t.float() for k, t in edit(seed).items()} for seed in range(5)]
     mean = average(name, edits, [1.0] * 5, edits[0])
@@ -199,7 +199,7 @@ def test_float32_edits_are_averaged_in_float64_and_come_back_as_float32(name):
 
 
 def test_an_unknown_average_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="average must be one of svd, fedavg, got 'mean'"):
+    with pytest.raises(ValueError, match="average must be one of svd, fedavg, polar, .*, got 'mean'"):
         average("mean", [edit(1)], [1.0])
 
 

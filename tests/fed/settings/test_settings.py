@@ -12,7 +12,7 @@ import pytest
 
 from fed.methods import Method
 from fed.settings import paths
-from fed.settings.groups import GROUPS
+from fed.settings.groups import GROUPS, OF_ENTRIES
 from fed.settings.methods import METHODS
 from fed.settings.rules import SettingsError, key_of, meaning_of
 from fed.settings.settings import Settings, keys
@@ -68,7 +68,8 @@ def test_settings_come_back_as_the_config_they_were_made_of(config):
             "fraction": 1.0,
             "max-new-tokens": 0,
         },
-        {"strategy": "krum", "average": "fedavg"},
+        {"average": "krum", "attackers": 0},
+        {"average": "bulyan", "attackers": 1},
         {"strategy": "fedadam", "average": "svd"},
         {"layers": "0"},
         {"layers": "all", "positions": "f3+l3", "wire-dtype": "bfloat16", "dtype": "float32"},
@@ -170,10 +171,22 @@ def test_a_missing_key_is_told(config, key):
         Settings.parse(config)
 
 
-@pytest.mark.parametrize("strategy", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
-def test_a_strategy_that_compares_entries_refuses_the_svd_average(config, strategy):
-    with pytest.raises(SettingsError, match=f"strategy '{strategy}' .* needs average='fedavg', got average='svd'"):
-        Settings.parse(config | {"strategy": strategy, "average": "svd"})
+@pytest.mark.parametrize("average", ["svd", "fedavg"])
+@pytest.mark.parametrize(("strategy", "instead"), OF_ENTRIES.items())
+def test_a_strategy_that_compares_entries_names_the_average_that_compares_maps(config, strategy, instead, average):
+    entries = config | {"strategy": strategy, "average": average}
+    with pytest.raises(SettingsError, match=f"strategy '{strategy}' compares entries .* average='{instead}' compares"):
+        Settings.parse(entries)
+    assert Settings.parse(entries, finished=True).strategy == strategy  # a vault of such a run still opens
+
+
+def test_attackers_are_expected_by_the_averages_that_stand_them_alone(config):
+    for average in ("svd", "fedavg", "polar"):
+        with pytest.raises(SettingsError, match=f"attackers must be 0 with average='{average}'.* got 1; median, "):
+            Settings.parse(config | {"average": average, "attackers": 1})
+    for average in ("trimmed", "bulyan"):
+        with pytest.raises(SettingsError, match=f"average='{average}' needs attackers of 1 or more"):
+            Settings.parse(config | {"average": average})
 
 
 @pytest.mark.parametrize("method", ["lora-c", "oppu", "non-personalized"])
@@ -203,6 +216,7 @@ LATER = {
     "reply-timeout": 0,
     "min-replies": 1,
     "norm-bound": 10.0,
+    "attackers": 0,
 }
 
 
