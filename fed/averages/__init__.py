@@ -8,5 +8,6 @@ exact              the mean of edits as affine maps, of as many rows as it needs
 maps               edits and adapters as maps: inner products, coordinates in common axes
 robust             krum, multikrum, trimmed, bulyan and median of maps
 geometric_median   the geometric median of edits as affine maps (Weiszfeld), brought back to rank r
+server_step        from the broadcast edit towards the mean: rate, momentum, Adam, Adagrad, Yogi
 lora_svd           the mean of LoRA adapters as maps B A, brought back to rank r
 """

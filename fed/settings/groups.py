@@ -17,6 +17,7 @@ from fed.settings.methods import ENGINES, METHODS
 from fed.settings.rules import (
     among,
     at_least,
+    below_one,
     between,
     block,
     block_numbers,
@@ -156,6 +157,11 @@ class Federation:
     rounds: int = at_least(1, "federated rounds of stage 1")
     fraction: float = share("of stage 1's users, sampled in each round")
     average: str = one_of(AVERAGES, "of users' edits: svd, polar, fedavg, median, …: fed/averages/average.py has them")
+    server_lr: float = at_least(
+        0, "of the server's step; 0 = the strategy's: 1, or 0.01 of fedadam, fedadagrad and fedyogi", default=0.0
+    )
+    momentum: float = below_one("of the server's steps: fedavgm's, fedadam's and fedyogi's", default=0.9)
+    proximal_mu: float = at_least(0, "of fedprox: how hard users are pulled to where the round began", default=0.1)
     attackers: int = at_least(
         0, "users of a round that median, krum, multikrum, trimmed and bulyan expect to lie", default=0
     )

@@ -21,15 +21,15 @@ class Entry:
     """
 
     where: str
-    only: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
+    only: Mapping[str, tuple[str | float, ...]] = field(default_factory=lambda: {"engine": ("batched",)})
     implies: Mapping[str, object] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
 
 
-_ANY_ENGINE: Mapping[str, tuple[str, ...]] = {"engine": ENGINES}
+_ANY_ENGINE: Mapping[str, tuple[str | float, ...]] = {"engine": ENGINES}
 ENGINE_LIBRARIES: Mapping[str, tuple[str, ...]] = {"pyreft": ("pyreft", "pyvene")}
 # Of LoRA's maps B A; the other averages are of edits with orthonormal rows.
-_ADAPTERS: Mapping[str, tuple[str, ...]] = {
+_ADAPTERS: Mapping[str, tuple[str | float, ...]] = {
     "engine": ("batched",),
     "average": ("svd", "fedavg", "median", "krum", "multikrum", "trimmed", "bulyan"),
 }
@@ -43,7 +43,13 @@ METHODS: dict[str, Entry] = {
     "oppu": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
     "fedreft": Entry(
         "fed.methods.fedreft.FedReFT",
-        {**_ANY_ENGINE, "strategy": ("fedavg",), "average": ("svd",), "stage1": ("federated",)},
+        {
+            **_ANY_ENGINE,
+            "strategy": ("fedavg",),
+            "average": ("svd",),
+            "stage1": ("federated",),
+            "server-lr": (0.0, 1.0),
+        },
     ),
     "stylevector": Entry("fed.methods.stylevector.StyleVector"),
     "non-personalized": Entry("fed.methods.non_personalized.NonPersonalized"),

@@ -95,6 +95,16 @@ def share(meaning: str, *, default: Any = MISSING, or_none: bool = False) -> Any
     return _field(meaning, default, rule)
 
 
+def below_one(meaning: str, *, default: float) -> Any:
+    """A number from 0 on and below 1."""
+
+    def rule(key: str, value: float) -> None:
+        if not 0 <= value < 1:
+            raise SettingsError(f"{key} must lie in [0, 1), got {value}")
+
+    return _field(meaning, default, rule)
+
+
 def block(meaning: str, *, default: int) -> Any:
     """A decoder block's number, or -1."""
 

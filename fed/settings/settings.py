@@ -82,7 +82,7 @@ def method_honours_its_keys(settings: Settings) -> None:
     for key, allowed in METHODS[settings.method].only.items():
         value = settings.as_config()[key]
         if value not in allowed:
-            fix = " or ".join(allowed)
+            fix = " or ".join(map(str, allowed))
             raise SettingsError(
                 f"method {settings.method!r} cannot honour {key}={value!r}; {key} must be {fix} with it"
             )
@@ -104,6 +104,13 @@ def strategy_compares_maps(settings: Settings) -> None:
         )
 
 
+def strategy_does_something(settings: Settings) -> None:
+    """A strategy that would be fedavg bit for bit is refused by its name."""
+    for strategy, key in (("fedavgm", "momentum"), ("fedprox", "proximal-mu")):
+        if settings.strategy == strategy and not settings.as_config()[key]:
+            raise SettingsError(f"strategy {strategy!r} with {key}=0.0 is fedavg; raise {key}, or say 'fedavg'")
+
+
 def average_has_its_attackers(settings: Settings) -> None:
     """How many users may lie is asked for by the averages that can do something about it."""
     if settings.attackers and settings.average not in NEEDS:
@@ -115,4 +122,4 @@ def average_has_its_attackers(settings: Settings) -> None:
         raise SettingsError(f"average={settings.average!r} needs attackers of 1 or more; without any it is the mean")
 
 
-FEDERATION_RULES = (strategy_compares_maps, average_has_its_attackers)
+FEDERATION_RULES = (strategy_compares_maps, strategy_does_something, average_has_its_attackers)

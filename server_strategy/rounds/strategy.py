@@ -1,4 +1,4 @@
-"""Stage 1: any stock Flower strategy over users, with the sampling seeded, steps of ours, and the mean of edits ours.
+"""Stage 1: a stock Flower strategy over users, with the sampling seeded, and steps, mean and server's step ours.
 
 The strategy is wrapped, not subclassed. A round reads:
 
@@ -7,7 +7,8 @@ The strategy is wrapped, not subclassed. A round reads:
     receive    the replies; failed ones are left out, and a round in which nobody could train ends the run
     steps      change what is averaged (`Step.after_replies`)
     average    with an average other than `fedavg`, of the users' edits here: the strategy gets one reply that holds the
-               mean; what it does with a mean (take it, or step towards it as FedAdam does) stays its own affair
+               mean
+    step       from the round's start towards the mean, where that is not the mean itself (`fed.averages.server_step`)
     check      an edit that is not finite ends the run
     record     a row of `rounds.jsonl`
 """
@@ -24,6 +25,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
+from fed.averages.server_step import STEPPING, ServerStep, rate_of
 from fed.methods.method import Method
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
@@ -31,15 +33,6 @@ from server_strategy.grid.translation import Translation
 from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.sampling import seeded
 from server_strategy.rounds.step import Round, Step
-
-_STOCK: dict[str, type[Any]] = {
-    "fedavg": stock.FedAvg,
-    "fedavgm": stock.FedAvgM,
-    "fedadam": stock.FedAdam,
-    "fedadagrad": stock.FedAdagrad,
-    "fedyogi": stock.FedYogi,
-    "fedprox": stock.FedProx,
-}
 
 
 class CollectiveStrategy(Strategy):
@@ -51,6 +44,7 @@ class CollectiveStrategy(Strategy):
         seed: the run's; with the number of the round it draws the users.
         average: the name of the mean, as in the settings.
         translation: between the edits and the arrays that strategies see.
+        server_step: from a round's start towards its mean; None: to the mean.
         steps: what happens to messages and replies, in this order.
         min_replies: how many replies must be left to average; with fewer the run ends.
         on_round: called with each round's record.
@@ -64,6 +58,7 @@ class CollectiveStrategy(Strategy):
         seed: int,
         average: str,
         translation: Translation,
+        server_step: ServerStep | None = None,
         steps: Sequence[Step] = (),
         min_replies: int = 1,
         on_round: Callable[[dict[str, Any]], None],
@@ -71,6 +66,7 @@ class CollectiveStrategy(Strategy):
         self._inner, self._method, self._min_replies = inner, method, min_replies
         self._seed, self._average = seed, average
         self._translation, self._steps, self._on_round = translation, steps, on_round
+        self.server_step = server_step
         self._round: Round | None = None
         self._started = 0.0
 
@@ -131,6 +127,9 @@ class CollectiveStrategy(Strategy):
             edit = self._translation.from_record(arrays)  # in the strategies' dtype: FedAdam returns float64
             if not all(bool(tensor.isfinite().all()) for tensor in edit.values()):
                 raise RunError(f"round {server_round}: the averaged edit is not finite; lower stage1-lr")
+            # Step.
+            if self.server_step is not None:
+                edit = self.server_step(self._round.start, edit)
             arrays = self._translation.to_record(edit)
             drift = self._method.drift(edit)
         # Record.
@@ -175,12 +174,20 @@ def make_strategy(
         "min_train_nodes": 1,
         "min_available_nodes": 1,
     }
+    fedprox = settings.strategy == "fedprox"
+    inner = stock.FedProx(proximal_mu=settings.proximal_mu, **options) if fedprox else stock.FedAvg(**options)
+    rate = rate_of(settings.strategy, settings.server_lr)
+    server_step = None
+    if settings.strategy in STEPPING or rate != 1:
+        name = "fedavg" if fedprox else settings.strategy
+        server_step = ServerStep(name, rate=rate, momentum=settings.momentum)
     return CollectiveStrategy(
-        _STOCK[settings.strategy](**options),
+        inner,
         method,
         seed=settings.seed,
         average=settings.average,
         translation=translation,
+        server_step=server_step,
         steps=[OwnEdits(method, translation)] if method.keeps_own else [],
         min_replies=settings.min_replies,
         on_round=on_round,

@@ -119,6 +119,8 @@ WRONG = [
     *(("profile", value) for value in (1, "true", None)),
     ("style-layer", -2),
     *(("style-strength", value) for value in ("1", True)),
+    *(("momentum", value) for value in (-0.1, 1.0)),
+    *((key, -1.0) for key in ("server-lr", "proximal-mu", "attackers")),
     ("data", ["a"]),
     ("device", "\n\n"[:0]),
 ]
@@ -180,6 +182,13 @@ def test_a_strategy_that_compares_entries_names_the_average_that_compares_maps(c
     assert Settings.parse(entries, finished=True).strategy == strategy  # a vault of such a run still opens
 
 
+@pytest.mark.parametrize(("strategy", "key"), [("fedavgm", "momentum"), ("fedprox", "proximal-mu")])
+def test_a_strategy_that_would_be_fedavg_is_refused(config, strategy, key):
+    Settings.parse(config | {"strategy": strategy})
+    with pytest.raises(SettingsError, match=f"strategy '{strategy}' with {key}=0.0 is fedavg; raise {key}"):
+        Settings.parse(config | {"strategy": strategy, key: 0.0})
+
+
 def test_attackers_are_expected_by_the_averages_that_stand_them_alone(config):
     for average in ("svd", "fedavg", "polar"):
         with pytest.raises(SettingsError, match=f"attackers must be 0 with average='{average}'.* got 1; median, "):
@@ -217,6 +226,9 @@ LATER = {
     "min-replies": 1,
     "norm-bound": 10.0,
     "attackers": 0,
+    "server-lr": 0.0,
+    "momentum": 0.9,
+    "proximal-mu": 0.1,
 }
 
 
