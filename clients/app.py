@@ -152,7 +152,7 @@ def pooled(message: Message, node: Node) -> RecordDict:
 def adopt(message: Message, node: Node) -> RecordDict:
     """Keep the collective edit that stage 1 ended with."""
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
-    name = node.vault.write_collective(host.collective_of(message, method, node.settings))
+    name = node.vault.write_collective(method.whole(host.collective_of(message, method, node.settings)))
     return RecordDict({f"{place}/node": ConfigRecord({"collective": name}) for place, _ in enumerate(users)})
 
 

@@ -85,7 +85,7 @@ def train_collective(
             num_rounds=settings.rounds,
             timeout=settings.reply_timeout or None,  # type: ignore[arg-type]  # None: as long as it takes
         ).arrays
-    log.keep_collective(translation.from_record(arrays))
+    log.keep_collective(method.whole(translation.from_record(arrays)))
     testers.round = settings.stage1_rounds + 1
     return personalization.hand_out(testers, testers.users, arrays, warn)
 

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fed.averages.entrywise import Edit, fedavg
+from fed.averages.exact import exact_mean
 from fed.averages.polar import polar_mean
 from fed.averages.robust import EDITS, NEEDS, robust_mean
 from fed.averages.svd import svd_mean
 
-AVERAGES = ("svd", "fedavg", "polar", *NEEDS)
+AVERAGES = ("svd", "fedavg", "polar", "exact", "frozen-r", *NEEDS)
 
 
 def average(
@@ -33,7 +34,8 @@ def average(
 
     Args:
         name: of `AVERAGES`.
-        edits: K clients' {"R" (L, r, d), "W" (L, r, d), "b" (L, r)}.
+        edits: K clients' {"R" (L, r, d), "W" (L, r, d), "b" (L, r)}; for `frozen-r` what is trained of an edit whose R
+            all have, {"D" (L, r, d), "b" (L, r)}, D = W − R: the map is linear in them, so their mean is the mean map.
         weights: K, normalised here; the robust averages count every client alike.
         previous: the edit that the clients started from; None: the first client's.
         attackers: clients of which the robust averages expect lies.
@@ -42,8 +44,10 @@ def average(
     """
     if name == "svd":
         return svd_mean(edits, weights, previous)
-    if name == "fedavg":
+    if name in ("fedavg", "frozen-r"):
         return fedavg(edits, weights)
+    if name == "exact":
+        return exact_mean(edits, weights, previous)
     if name == "polar":
         return polar_mean(edits, weights, previous)
     if name in NEEDS:

@@ -124,7 +124,7 @@ def krum_order(G: Tensor, attackers: int) -> list[int]:
 
 def one_after_the_other(G: Tensor, attackers: int) -> list[int]:
     """Bulyan's K − 2f clients: Krum's best of those that are left, again and again; in the clients' order."""
-    left, members = list(range(len(G))), []
+    left, members = list(range(len(G))), list[int]()
     while len(members) < len(G) - 2 * attackers:
         best = left[krum_order(G[left][:, left], attackers)[0]]
         members.append(best)

@@ -108,9 +108,13 @@ class EditBank:
         return EditBank(self.shape, *(t.detach().index_select(0, index) for t in (self.R, self.W, self.b)))
 
     @torch.no_grad()
-    def retract_(self, users: Tensor) -> None:
-        """Bring the R of these users ((A,) int64) back to the Stiefel manifold, in place, after their step."""
-        self.R[users] = stiefel.qr_retraction(self.R[users])
+    def retract_(self, users: Tensor, rows: int | None = None) -> None:
+        """Bring the R of these users ((A,) int64) back to the Stiefel manifold, in place, after their step.
+
+        Args:
+            rows: each layer's first rows alone, among themselves; None: all.
+        """
+        self.R[users, :, :rows] = stiefel.qr_retraction(self.R[users, :, :rows])
 
     def rows(self, index: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per edited layer, the (R, W, b) of each row of a batch.

@@ -119,6 +119,10 @@ class Method(ABC):
         """What the server starts stage 1 from."""
         return {}
 
+    def whole(self, collective: Tensors) -> Tensors:
+        """The collective tensors as they are kept and answered with: with what is drawn from a seed and never sent."""
+        return collective
+
     def average(self, name: str, replies: Sequence[Tensors], weights: Sequence[float], before: Tensors) -> Tensors:
         """The mean of the clients' collective tensors; `before` is what they started from."""
         return average.average(name, replies, weights, before, attackers=self.settings.attackers)

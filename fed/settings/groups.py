@@ -156,7 +156,12 @@ class Federation:
     strategy: str = one_of(STRATEGIES, "of the server's step: fedavg, fedavgm, fedadam, fedadagrad, fedyogi or fedprox")
     rounds: int = at_least(1, "federated rounds of stage 1")
     fraction: float = share("of stage 1's users, sampled in each round")
-    average: str = one_of(AVERAGES, "of users' edits: svd, polar, fedavg, median, …: fed/averages/average.py has them")
+    average: str = one_of(
+        AVERAGES, "of users' edits: svd, polar, exact, frozen-r, fedavg, median, krum, …: fed/averages"
+    )
+    exact_rank: int = at_least(
+        0, "rows that average exact may use in a block; 0 = the hidden size, which is always enough", default=0
+    )
     server_lr: float = at_least(
         0, "of the server's step; 0 = the strategy's: 1, or 0.01 of fedadam, fedadagrad and fedyogi", default=0.0
     )

@@ -12,6 +12,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from fed.averages.robust import NEEDS, NEEDS_ATTACKERS
+from fed.averages.server_step import STEPPING, rate_of
 from fed.lamp.tasks import TASKS
 from fed.settings.groups import GROUPS, OF_ENTRIES, Answers, Base, Data, Edits, Federation, Training
 from fed.settings.methods import METHODS
@@ -111,6 +112,21 @@ def strategy_does_something(settings: Settings) -> None:
             raise SettingsError(f"strategy {strategy!r} with {key}=0.0 is fedavg; raise {key}, or say 'fedavg'")
 
 
+def average_has_its_engine(settings: Settings) -> None:
+    """Averages that leave a part of the edit untrained need the engine that can leave it, and rows that keep places."""
+    if settings.average in ("exact", "frozen-r") and settings.engine != "batched":
+        raise SettingsError(
+            f"average={settings.average!r} leaves a part of the edit untrained, which engine={settings.engine!r} "
+            f"cannot; use engine='batched'"
+        )
+    stepped = settings.strategy in STEPPING or rate_of(settings.strategy, settings.server_lr) != 1
+    if settings.average == "exact" and stepped:
+        raise SettingsError(
+            f"average='exact' has other rows after every round, which strategy={settings.strategy!r} with "
+            f"server-lr={settings.server_lr} would step; use strategy='fedavg' and server-lr=0"
+        )
+
+
 def average_has_its_attackers(settings: Settings) -> None:
     """How many users may lie is asked for by the averages that can do something about it."""
     if settings.attackers and settings.average not in NEEDS:
@@ -122,4 +138,4 @@ def average_has_its_attackers(settings: Settings) -> None:
         raise SettingsError(f"average={settings.average!r} needs attackers of 1 or more; without any it is the mean")
 
 
-FEDERATION_RULES = (strategy_compares_maps, strategy_does_something, average_has_its_attackers)
+FEDERATION_RULES = (strategy_compares_maps, strategy_does_something, average_has_its_engine, average_has_its_attackers)

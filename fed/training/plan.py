@@ -20,6 +20,8 @@ class TrainSettings:
         weight_decay: decoupled, and of W − R and b: it pulls an edit to the identity instead of pulling W to zero.
         proximal_mu: FedProx's pull to where the round started.
         token_budget: padded tokens of one forward pass.
+        frozen_R: R stays as it is: not stepped, not retracted.
+        trained_rows: the first rows of every layer's R, W and b are trained and the others left alone; 0: all are.
         activation_cache: bytes that rows' hidden states below the first edit may take
         (`fed.forward.activation_cache`); 0: they are computed anew in every pass.
     """
@@ -33,6 +35,8 @@ class TrainSettings:
     weight_decay: float = 0.01
     proximal_mu: float = 0.0
     token_budget: int = 1024
+    frozen_R: bool = False
+    trained_rows: int = 0
     activation_cache: int = 0
 
     def rate_at(self, step: int, steps: int) -> float:

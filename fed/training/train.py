@@ -116,6 +116,7 @@ class _Update:
     def step(self, users: Sequence[int], rates: Sequence[float]) -> None:
         """One step of these users' edits, each at its own rate, from the gradients that the bank holds."""
         settings = self._settings
+        self._leave_alone()
         # FedProx pulls the gradient to where the round started; then each user's is clipped.
         if settings.proximal_mu:
             for p, p0 in zip(self._parameters, self._start, strict=True):
@@ -124,9 +125,18 @@ class _Update:
         # Decay, AdamW, and R back on its manifold.
         on_host = torch.tensor(users)
         index = to_device(on_host, self._bank.R.device)
-        _decay(self._bank, index, [rate * settings.weight_decay for rate in rates])
+        _decay(self._bank, index, [rate * settings.weight_decay for rate in rates], settings.trained_rows or None)
         self._optimizer.step(on_host, rates)
-        self._bank.retract_(index)
+        if not settings.frozen_R:
+            self._bank.retract_(index, settings.trained_rows or None)
+
+    def _leave_alone(self) -> None:
+        """Take the gradient from what is not trained: AdamW's step of what never had one is an exact zero."""
+        if self._settings.frozen_R:
+            self._bank.R.grad.zero_()  # type: ignore[union-attr]
+        if rows := self._settings.trained_rows:
+            for p in self._parameters:
+                p.grad[:, :, rows:] = 0  # type: ignore[index]
 
     def is_finite(self, user: int) -> bool:
         """Whether every number of this user's edit is."""
@@ -139,11 +149,15 @@ class _Update:
 
 
 @torch.no_grad()
-def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float]) -> None:
-    """Pull W towards R and b towards zero: the identity edit, not the edit that deletes a subspace."""
+def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float], rows: int | None = None) -> None:
+    """Pull W towards R and b towards zero: the identity edit, not the edit that deletes a subspace.
+
+    Args:
+        rows: the first rows of every layer alone; None: all.
+    """
     if not any(amounts):
         return
     factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W)
-    R, W, b = bank.R[users], bank.W[users], bank.b[users]
-    bank.W[users] = W - factor.view(-1, 1, 1, 1) * (W - R)
-    bank.b[users] = b - factor.view(-1, 1, 1) * b
+    R, W, b = bank.R[users, :, :rows], bank.W[users, :, :rows], bank.b[users, :, :rows]
+    bank.W[users, :, :rows] = W - factor.view(-1, 1, 1, 1) * (W - R)
+    bank.b[users, :, :rows] = b - factor.view(-1, 1, 1) * b

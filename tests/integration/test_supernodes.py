@@ -71,12 +71,17 @@ def test_a_narrow_wire_dtype_halves_the_payload(settings, plain_run, dtype):
 
 NIGHTLY = [(s, "svd") for s in ("fedavgm", "fedadagrad", "fedyogi", "fedprox")]
 NIGHTLY += [(s, "fedavg") for s in ("fedavg", "fedadam")]
-NIGHTLY += [("fedavg", a) for a in ("polar", "median", "multikrum")]
+NIGHTLY += [("fedavg", a) for a in ("polar", "median", "multikrum", "exact")]
 
 
 @pytest.mark.parametrize(
     ("strategy", "average"),
-    [("fedadam", "svd"), ("fedavg", "krum"), *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY)],
+    [
+        ("fedadam", "svd"),
+        ("fedavg", "krum"),
+        ("fedyogi", "frozen-r"),
+        *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY),
+    ],
 )
 def test_a_whole_run_with_any_strategy_and_average(settings, strategy, average):
     report, _, _ = federate(settings(strategy=strategy, average=average, fraction=1.0, max_new_tokens=0), 2)

@@ -226,6 +226,7 @@ LATER = {
     "min-replies": 1,
     "norm-bound": 10.0,
     "attackers": 0,
+    "exact-rank": 0,
     "server-lr": 0.0,
     "momentum": 0.9,
     "proximal-mu": 0.1,
