@@ -72,6 +72,19 @@ def collective_shift(vectors: Array, *, seed: int = 0) -> CollectiveShift:
     )
 
 
+def agreement(a: Array, b: Array, *, draws: int = 999, seed: int = 0) -> tuple[float, float]:
+    """(mean cosine, p) of what differs between users in (U, d) vectors a and in b, row by row, both means taken away.
+
+    p: one-sided, by shuffling which row of b a row of a is compared with.
+    """
+    units = [centred(v) / np.linalg.norm(centred(v), axis=1, keepdims=True).clip(np.finfo(float).tiny) for v in (a, b)]
+    cosines = units[0] @ units[1].T
+    rows, rng = np.arange(len(a)), np.random.default_rng(seed)
+    seen = float(np.diag(cosines).mean())
+    drawn = (float(cosines[rows, rng.permutation(rows)].mean()) for _ in range(draws))
+    return seen, (1 + sum(value >= seen - 1e-12 for value in drawn)) / (1 + draws)
+
+
 def on_principal_axes(vectors: Array, axes: int = 2) -> tuple[Array, Array, Array]:
     """(users (U, axes), mean (axes,), share of the centred variance on each axis), with no shift at zero.
 

@@ -86,7 +86,7 @@ def delta_vectors(
     context: Context,
     *,
     seed: int = 0,
-    on_user: Callable[[], None] | None = None,
+    start: int = 0,
 ) -> Iterator[UserShift]:
     """The users' shifts, one after the other in the order given.
 
@@ -95,7 +95,7 @@ def delta_vectors(
     Args:
         load: gives a user by id, each time it is asked.
         seed: of who lends a history to whom.
-        on_user: called as each user is finished.
+        start: how many of the users are left out, the first ones; they lend histories all the same.
 
     Raises:
         ValueError: fewer than two users, a user without queries, or a layer that the base has not.
@@ -103,10 +103,8 @@ def delta_vectors(
     if not 0 <= context.layer < base.skeleton.layers:
         raise ValueError(f"the layer must lie in 0..{base.skeleton.layers - 1}, got {context.layer}")
     lender = lenders(users, seed)
-    for user_id in users:
+    for user_id in users[start:]:
         yield _shift(base, task, load(user_id), load(lender[user_id]), context)
-        if on_user:
-            on_user()
 
 
 def _shift(base: BaseModel, task: Task, user: User, lender: User, context: Context) -> UserShift:

@@ -12,7 +12,7 @@ from rich.console import Console
 from exploration.figures import DIFFERENCE, FAINT, INK, OTHER, OWN, Drawing, Table, grid, legend, number
 from exploration.options import add_context, add_device, caption, facts, subject
 from exploration.vectors import Array, Result, vectors_of
-from fed.exploration.collective_shift import collective_shift, cosine, on_principal_axes
+from fed.exploration.collective_shift import agreement, collective_shift, cosine, on_principal_axes
 
 SUMMARY = "the mean shift, against its error and against other users' histories (Figure 2)"
 LEVEL = 0.05
@@ -30,11 +30,18 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     looked_at = subject(options)
     vectors = vectors_of(options, console, looked_at)
     sets = {"own": vectors.own, "other": vectors.other, "difference": vectors.own - vectors.other}
+    # In the control user i's queries meet the lender's history: with whom does what is personal go?
+    lender = [vectors.users.index(vectors.lender[user]) for user in vectors.users]
+    personal = {
+        "history": agreement(vectors.other, vectors.own[lender], seed=options.seed),
+        "queries": agreement(vectors.other, vectors.own, seed=options.seed),
+    }
     places, mean, shares = on_principal_axes(vectors.own)
     return {
         "of": facts(options, looked_at.base.skeleton, len(vectors.users)) | {"layer": looked_at.context.layer},
         "tests": {name: _tested(values, options.seed) for name, values in sets.items()},
         "cosine_of_means": cosine(vectors.own.mean(0), vectors.other.mean(0)),
+        "personal": {name: {"cosine": c, "p": p} for name, (c, p) in personal.items()},
         "axes": {"users": places.tolist(), "mean": mean.tolist(), "shares": shares.tolist()},
         "coordinates": {name: values[:, :COORDINATES].tolist() for name, values in sets.items()},
     }
@@ -54,6 +61,7 @@ def _tested(vectors: Array, seed: int) -> Result:
 
 def words(result: Result) -> list[str]:
     own, other, difference = (result["tests"][name] for name in ("own", "other", "difference"))
+    history, queries = result["personal"]["history"], result["personal"]["queries"]
     size = result["of"]["hidden_size"]
     told = "is" if difference["p_whole"] < LEVEL else "is not"
     return [
@@ -65,6 +73,8 @@ def words(result: Result) -> list[str]:
         f"{result['cosine_of_means']:.3f}; the mean of own minus another's {told} told from zero: "
         f"p = {difference['p_whole']:.2g}, {difference['coordinates_found']} coordinates, "
         f"length {difference['length']:.1f} beside {own['length']:.1f}",
+        f"what differs between users goes with whose history was read (cosine {number(history['cosine'])}, p = "
+        f"{history['p']:.2g}) and with whose queries were asked ({number(queries['cosine'])}, p = {queries['p']:.2g})",
     ]
 
 

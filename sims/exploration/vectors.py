@@ -4,13 +4,15 @@
     other   (U, d) float32   the same with another user's history
 
 The file is written through a memory map, row by row, and renamed when it is whole: what is held in memory does not
-depend on how many users there are. A file of the same users, data, base, layer and context is read, not made again.
+depend on how many users there are, and what was stopped goes on at the next user. A file of the same users, data, base,
+layer and context is read, not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +27,6 @@ from safetensors import SafetensorError, safe_open
 
 from exploration.figures import CHANCE, OWN, Drawing, Table, grid, legend, number
 from exploration.options import Subject, add_context, add_device, caption, facts, folder, subject
-from fed.atomic_write import writing
 from fed.exploration.collective_shift import cosine
 from fed.exploration.delta_vectors import delta_vectors, lenders
 
@@ -156,15 +157,38 @@ def _write(path: Path, header: Mapping[str, str], looked_at: Subject, seed: int,
         }
     ).encode()
     head += b" " * (-len(head) % 8)
-    shifts = delta_vectors(
-        looked_at.base, looked_at.corpus.task, looked_at.users, looked_at.corpus.user, looked_at.context, seed=seed
-    )
-    with writing(path, mode=0o600) as building:
+    head = len(head).to_bytes(8, "little") + head
+    building = path.with_name(f".{path.name}.partial")
+    if _head_of(building, len(head)) != head:
         with building.open("wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            file.truncate(8 + len(head) + 2 * length)
-        rows = np.memmap(building, "<f4", "r+", offset=8 + len(head), shape=(2, users, size))
-        described = f"{looked_at.corpus.task.name}: δ-vectors"
-        for place, shift in enumerate(track(shifts, described, total=users, console=console, transient=True)):
-            rows[:, place] = shift.own.numpy(), shift.other.numpy()
-        rows.flush()
+            file.write(head)
+            file.truncate(len(head) + 2 * length)
+        os.chmod(building, 0o600)
+        np.memmap(building, "<f4", "r+", offset=len(head), shape=(2, users, size))[:] = np.nan
+    rows = np.memmap(building, "<f4", "r+", offset=len(head), shape=(2, users, size))
+    start = int(np.isfinite(rows[0, :, -1]).sum())
+    shifts = delta_vectors(
+        looked_at.base,
+        looked_at.corpus.task,
+        looked_at.users,
+        looked_at.corpus.user,
+        looked_at.context,
+        seed=seed,
+        start=start,
+    )
+    described = f"{looked_at.corpus.task.name}: δ-vectors"
+    for place, shift in enumerate(
+        track(shifts, described, total=users - start, console=console, transient=True), start
+    ):
+        rows[1, place], rows[0, place] = shift.other.numpy(), shift.own.numpy()  # the own one last: it is what counts
+    rows.flush()
+    os.replace(building, path)
+
+
+def _head_of(path: Path, length: int) -> bytes | None:
+    """The first bytes of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(length)
+    except OSError:
+        return None

@@ -44,12 +44,30 @@ def test_vectors_of_all_users_are_kept_and_read_again(explored, command, monkeyp
     lengths = result(explored, "delta-vectors")["lengths"]["own"]
     assert lengths == pytest.approx(np.linalg.norm(kept["own"].astype(float), axis=1))
     vectors = script("exploration.vectors")
-    asked = []
-    monkeypatch.setattr(vectors, "delta_vectors", lambda *_, **__: asked.append(1) or iter(()))
-    assert command("explore", "delta-vectors", *FEW, "--out", out).code == 0 and not asked
-    options = script("explore").parser().parse_args(["rank", *FEW, "--seed", "1", "--out", str(out.with_name("other"))])
-    vectors.vectors_of(options, None)
-    assert asked  # other made-up users
+    monkeypatch.setattr(vectors, "delta_vectors", lambda *_, **__: pytest.fail("computed again"))
+    assert command("explore", "delta-vectors", *FEW, "--out", out).code == 0
+
+
+def test_vectors_that_were_stopped_go_on_at_the_next_user(explored, script, tmp_path, monkeypatch):
+    vectors = script("exploration.vectors")
+    options = script("explore").parser().parse_args(["rank", *FEW, "--out", str(tmp_path)])
+    asked, whole = [], vectors.delta_vectors
+
+    def stopped(*arguments, start, **more):
+        asked.append(start)
+        for number, shift in enumerate(whole(*arguments, start=start, **more)):
+            if not start and number == 3:
+                raise KeyboardInterrupt
+            yield shift
+
+    monkeypatch.setattr(vectors, "delta_vectors", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        vectors.vectors_of(options, None)
+    found = vectors.vectors_of(options, None)
+    assert asked == [0, 3]
+    kept = load_file(explored[0] / "LaMP_7" / "delta-vectors-2.safetensors")
+    assert np.array_equal(found.own, kept["own"]) and np.array_equal(found.other, kept["other"])
+    assert [file.name for file in (tmp_path / "LaMP_7").iterdir()] == ["delta-vectors-2.safetensors"]
 
 
 def test_every_subcommand_leaves_its_numbers_and_its_figures_of_what_it_says(explored):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fed.exploration.collective_shift import collective_shift, cosine, on_principal_axes
+from fed.exploration.collective_shift import agreement, collective_shift, cosine, on_principal_axes
 
 USERS, DIMENSIONS = 30, 24
 
@@ -52,6 +52,16 @@ def test_users_stand_on_the_principal_axes_with_no_shift_at_zero():
     assert abs(mean) == pytest.approx(abs(vectors.mean(0)[:2]), abs=1.5)
     assert shares.sum() == pytest.approx(1) and shares[0] > 0.7
     assert np.linalg.norm(places, axis=1) == pytest.approx(np.linalg.norm(vectors, axis=1))
+
+
+def test_what_is_personal_is_told_from_what_all_share_and_from_what_others_have():
+    rng = np.random.default_rng(0)
+    personal, shared = rng.standard_normal((USERS, DIMENSIONS)), np.full(DIMENSIONS, 9.0)
+    a, b = (shared + personal + rng.standard_normal((USERS, DIMENSIONS)) for _ in range(2))
+    seen, p = agreement(a, b)
+    assert seen == pytest.approx(0.5, abs=0.1) and p == 1 / 1000
+    elsewhere, chance = agreement(a, np.roll(b, 1, axis=0))
+    assert abs(elsewhere) < 0.15 and chance > 0.05
 
 
 def test_coordinates_in_which_all_users_agree_are_no_accident_of_rounding():
