@@ -11,6 +11,7 @@ layer and context is read, not made again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -49,7 +50,8 @@ class Vectors:
 def vectors_of(options: argparse.Namespace, console: Console, looked_at: Subject | None = None) -> Vectors:
     """The kept vectors, or new ones."""
     looked_at = looked_at or subject(options)
-    header, path = _header(looked_at, options.seed), _path(options, looked_at)
+    header = _header(looked_at, options.seed)
+    path = _path(options, looked_at, header)
     kept = _read(path, header)
     if kept is None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     return {
         "of": facts(options, looked_at.base.skeleton, len(vectors.users))
         | {"layer": looked_at.context.layer, "context": asdict(looked_at.context), "dtype": looked_at.base.dtype},
-        "file": _path(options, looked_at).name,
+        "file": _path(options, looked_at, _header(looked_at, options.seed)).name,
         "queries": sum(vectors.queries),
         "lengths": {name: values.tolist() for name, values in lengths.items()},
         "cosine_of_own_and_other": [cosine(a, b) for a, b in zip(vectors.own, vectors.other, strict=True)],
@@ -117,8 +119,10 @@ def drawings(result: Result) -> list[Drawing]:
     return [Drawing("delta-vectors", f"Lengths of δ-vectors\n{caption(result['of'])}", 3.6, paint)]
 
 
-def _path(options: argparse.Namespace, looked_at: Subject) -> Path:
-    return folder(options) / f"delta-vectors-{looked_at.context.layer}.safetensors"
+def _path(options: argparse.Namespace, looked_at: Subject, header: Mapping[str, str]) -> Path:
+    """One file for each block, and for each set of users, context and seed at it."""
+    name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:8]
+    return folder(options) / f"delta-vectors-{looked_at.context.layer}-{name}.safetensors"
 
 
 def _header(looked_at: Subject, seed: int) -> dict[str, str]:

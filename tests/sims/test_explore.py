@@ -38,7 +38,7 @@ def result(explored, name):
 
 def test_vectors_of_all_users_are_kept_and_read_again(explored, command, monkeypatch, script):
     out, _ = explored
-    kept = load_file(out / "LaMP_7" / "delta-vectors-2.safetensors")
+    kept = load_file(out / "LaMP_7" / result(explored, "delta-vectors")["file"])
     assert {name: array.shape for name, array in kept.items()} == {"own": (8, 32), "other": (8, 32)}
     assert np.isfinite(kept["own"]).all() and not np.allclose(kept["own"], kept["other"])
     lengths = result(explored, "delta-vectors")["lengths"]["own"]
@@ -65,9 +65,9 @@ def test_vectors_that_were_stopped_go_on_at_the_next_user(explored, script, tmp_
         vectors.vectors_of(options, None)
     found = vectors.vectors_of(options, None)
     assert asked == [0, 3]
-    kept = load_file(explored[0] / "LaMP_7" / "delta-vectors-2.safetensors")
+    kept = load_file(explored[0] / "LaMP_7" / result(explored, "delta-vectors")["file"])
     assert np.array_equal(found.own, kept["own"]) and np.array_equal(found.other, kept["other"])
-    assert [file.name for file in (tmp_path / "LaMP_7").iterdir()] == ["delta-vectors-2.safetensors"]
+    assert [file.name for file in (tmp_path / "LaMP_7").iterdir()] == [result(explored, "delta-vectors")["file"]]
 
 
 def test_every_subcommand_leaves_its_numbers_and_its_figures_of_what_it_says(explored):
