@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fed.base.tokens.chat_template import turn_end
 from fed.forward.batching import Row
 from fed.lamp import metrics
 from fed.lamp.tasks import Task
@@ -28,7 +29,8 @@ def written(golds: Sequence[str], rows: Sequence[Row], tokenizer: Any, max_new_t
     """
     texts = []
     for gold, row in zip(golds, rows, strict=True):
-        tokens = [token for token in row.completion if token != tokenizer.eos_token_id]
+        ended = row.completion and row.completion[-1] in (tokenizer.eos_token_id, turn_end(tokenizer))
+        tokens = row.completion[:-1] if ended else row.completion
         cut = len(tokens) > max_new_tokens
         texts.append(tokenizer.decode(tokens[:max_new_tokens]).strip() if cut else gold)
     return texts

@@ -43,7 +43,9 @@ def generate(
     stop: str | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Continue each row's prompt until EOS, the text `stop`, or `max_new_tokens`; EOS and `stop` are cut off.
+    """Continue each row's prompt until an end of a text, the text `stop`, or `max_new_tokens`; ends are cut off.
+
+    Ends are all that the base names, and a row also ends where the base can read no further.
 
     Blank text before the first word does not count as an answer, so a leading line break does not stop a row.
 
@@ -58,7 +60,7 @@ def generate(
         ValueError: a row that names an edit which the stack has not, or a temperature without generators.
     """
     texts = [""] * len(rows)
-    sizes = [len(row.row.prompt) + decoding.max_new_tokens for row in rows]
+    sizes = [len(row.row.question) + decoding.max_new_tokens for row in rows]
     with stack.attached(base.model) as attached:
         for places in under_token_budget(sizes, token_budget):
             draws = [generators[i] for i in places] if generators is not None else None
@@ -105,9 +107,10 @@ def _decode(
         tokens = _pick(output.logits[:, -1].float(), decoding, draws).tolist()
         going_on = []
         for k, (i, token) in enumerate(zip(alive, tokens, strict=True)):
-            if token != base.tokenizer.eos_token_id:
+            if token not in base.end_ids:
                 new[i].append(token)
-                if not (stop and stop in base.tokenizer.decode(new[i]).lstrip()):
+                is_full = base.context is not None and len(rows[i].row.question) + len(new[i]) > base.context
+                if not is_full and not (stop and stop in base.tokenizer.decode(new[i]).lstrip()):
                     going_on.append(k)
         if not going_on or step + 1 == decoding.max_new_tokens:
             break

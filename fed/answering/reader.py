@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Loss(NamedTuple):
     """What a row's completion costs.
 
     Attributes:
-        nll: summed negative log-likelihood of its tokens in nats, EOS included.
+        nll: summed negative log-likelihood of its tokens in nats, EOS (whichever ends a text) included.
         tokens: how many, EOS included.
         nll_eos: that of the EOS token at its end alone.
         eos_tokens: 1, or 0 where the completion has no EOS; `nll_eos` is 0 then.
@@ -26,9 +26,9 @@ class Loss(NamedTuple):
     eos_tokens: int
 
     @classmethod
-    def of(cls, nll: float, last: float, completion: Sequence[int], eos: int) -> Loss:
-        """From the sum, the last token's part of it, the completion, and which token is EOS."""
-        ended = bool(completion) and completion[-1] == eos
+    def of(cls, nll: float, last: float, completion: Sequence[int], ends: Collection[int]) -> Loss:
+        """From the sum, the last token's part of it, the completion, and which tokens end a text."""
+        ended = bool(completion) and completion[-1] in ends
         return cls(nll, len(completion), last if ended else 0.0, int(ended))
 
 

@@ -72,7 +72,7 @@ def _whole(
         cached = ActivationCache().of(base, [distinct], first, budget.tokens, budget.activation_cache)
     states = dict(zip(distinct, cached[0], strict=True)) if cached else {}
     loss_of: dict[int, Loss] = {}
-    eos = base.tokenizer.eos_token_id
+    ends = base.end_ids
     with (
         resumed(base.model, first) if cached and first is not None else nullcontext() as give,
         stack.attached(base.model) as attached,
@@ -90,7 +90,7 @@ def _whole(
             totals = torch.zeros(len(picked), dtype=torch.float64).index_add_(0, row_of, nll)
             last = nll[row_of.bincount(minlength=len(picked)).cumsum(0) - 1]  # rows' tokens stand one after another
             for i, row, total, end in zip(places, picked, totals.tolist(), last.tolist(), strict=True):
-                loss_of[i] = Loss.of(total, end, row.row.completion, eos)
+                loss_of[i] = Loss.of(total, end, row.row.completion, ends)
             if on_rows:
                 on_rows(len(places))
     return [loss_of[i] for i in range(len(rows))]

@@ -46,7 +46,7 @@ def losses(
         ends = [completion for number in picked for completion in completions[number]]
         sums = _batch(base, [prompts[number] for number in picked], owner, ends, picked, enter)
         for place, completion, (nll, last) in zip(owner, ends, sums, strict=True):
-            found[picked[place]].append(Loss.of(nll, last, completion, base.tokenizer.eos_token_id))
+            found[picked[place]].append(Loss.of(nll, last, completion, base.end_ids))
         if on_rows:
             on_rows(len(ends))
     return found

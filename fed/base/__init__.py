@@ -6,6 +6,7 @@ device           on which device and in which dtype it computes
 skeleton         its shapes without its weights, on torch's meta device
 facts            what is known of it without loading it: enough for a greeting
 mapped_weights   its weights in the dtype of computing, mapped from one file: processes share the pages
+tokens/          what pads and ends its texts, and its chat template
 random_base      bases of random weights: the tests' tiny one, and published shapes to time
 gpu_kernels      liger-kernel's fused blocks on a GPU, where it is installed
 host_memory      glibc's allocator and oneDNN's kernels, bounded: freed memory goes back

@@ -16,7 +16,9 @@ from fed.atomic_write import write_text
 from fed.base import sources
 from fed.base.device import choose_device, choose_dtype
 from fed.base.model import BaseModel, load
-from fed.base.skeleton import Skeleton
+from fed.base.skeleton import Skeleton, context_of
+from fed.base.sources import BaseModelError
+from fed.base.tokens.chat_template import NO_TEMPLATE, TEMPLATE_FILES, ChatTemplate, ChatTemplateError
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,36 @@ def facts(source: str, *, device: str = "auto", dtype: str = "auto") -> Facts:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(found)))
     return found
+
+
+def check_length(max_length: int, context: int | None) -> None:
+    """Raise BaseModelError where rows of so many tokens are longer than the base reads at once (None: any length)."""
+    if context is not None and max_length > context:
+        raise BaseModelError(
+            f"max-length must lie within the base model's context of {context} tokens, got {max_length}; set "
+            f"max-length={context} or less, or give another base-model"
+        )
+
+
+def check(base: BaseModel, max_length: int, prompt_format: str) -> BaseModel:
+    """The base itself. Raises ValueError, in one line, where it cannot read such rows."""
+    check_length(max_length, base.context)
+    if prompt_format == "chat":
+        ChatTemplate.of(base.tokenizer)
+    return base
+
+
+def check_files(source: str, max_length: int, prompt_format: str) -> None:
+    """The same by the files of the base at `source`, whose weights are not loaded."""
+    folder = Path(sources.resolve(source)[1])
+    check_length(max_length, context_of(_json(folder / "config.json")))
+    written = _json(folder / "tokenizer_config.json").get("chat_template")
+    if prompt_format == "chat" and not written and not any((folder / name).exists() for name in TEMPLATE_FILES):
+        raise ChatTemplateError(NO_TEMPLATE)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def of(base: BaseModel) -> Facts:

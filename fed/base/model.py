@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from fed.base import gpu_kernels, host_memory, mapped_weights
 from fed.base.device import DTYPES, choose_device, choose_dtype
-from fed.base.skeleton import Skeleton
+from fed.base.skeleton import Skeleton, context_of
 from fed.base.sources import EMBEDDED, BaseModelError, cache_home, fingerprint, quiet, resolve
+from fed.base.tokens import special_ids
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,24 @@ class BaseModel:
         return Skeleton.of(self.name, self.model)
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has embeddings of; ids are below it."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
     def pad_id(self) -> int:
-        """The token that fills short rows: the tokenizer's own, else its EOS (labels go by length, not by id)."""
-        pad_id = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad_id is None else pad_id)
+        """The token that fills short rows (`fed.base.tokens.special_ids`)."""
+        return special_ids.pad_id(self.tokenizer, self.vocabulary)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a text (`fed.base.tokens.special_ids`)."""
+        return special_ids.end_ids(self.model, self.tokenizer, self.vocabulary)
+
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens the model was made to read at once; None: its configuration names no limit."""
+        return context_of(self.model.config.get_text_config(decoder=True).to_dict())
 
     def describe(self) -> dict[str, Any]:
         """The `base_model` entry of report.json."""
@@ -97,6 +112,17 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     model.requires_grad_(False)
     model.eval()
     gpu_kernels.fused(model, device)
-    if tokenizer.eos_token_id is None:
+    base = BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))
+    _check_tokens(source, base)
+    return base
+
+
+def _check_tokens(source: str, base: BaseModel) -> None:
+    """Raise BaseModelError where the tokenizer has no end of a text, or writes tokens that the model has not."""
+    if base.tokenizer.eos_token_id is None:
         raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
-    return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))
+    if beyond := special_ids.without_embedding(base.tokenizer, base.vocabulary):
+        raise BaseModelError(
+            f"base-model {source!r}: every token must have an embedding, and the model has {base.vocabulary}, but the "
+            f"tokenizer writes {beyond[0]!r} as {beyond[1]}; give the model's own tokenizer or resize its embeddings"
+        )

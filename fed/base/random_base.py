@@ -69,8 +69,9 @@ class _Within:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-        return {"input_ids": [i % self._vocabulary for i in self._tokenizer(text, **options)["input_ids"]]}
+    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
+        coded = dict(self._tokenizer(text, **options))
+        return coded | {"input_ids": [i % self._vocabulary for i in coded["input_ids"]]}
 
 
 def tiny_tokenizer(**special: str) -> Any:

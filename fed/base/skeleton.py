@@ -37,6 +37,22 @@ PRESETS: Mapping[str, dict[str, Any]] = {
     name: dict(zip(_FIELDS, shape, strict=True)) for name, shape in _SHAPES.items()
 }
 
+# What configurations call the longest text: most models, GPT-2, MPT, GPT-J and their kin, the oldest.
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a model reads at once, by its config.json; None where that names no limit.
+
+    Of a model of several parts, the one that reads texts.
+    """
+    nested = config.get("text_config")
+    for part in (nested if isinstance(nested, dict) else {}, config):
+        for key in _CONTEXT:
+            if isinstance(part.get(key), int) and part[key] > 0:
+                return int(part[key])
+    return None
+
 
 class SkeletonError(ValueError):
     """No configuration at the source, or one that transformers cannot make a causal LM of."""

@@ -1,7 +1,7 @@
 """Rows of tokens, the minibatches each user would take alone, and how many users' rows share one forward pass.
 
 Every draw comes from a generator of its own named by (seed, purpose, round, user): which node hosts whom
-changes nothing. A row is a prompt and its completion, tokenized apart so that the loss knows where labels start.
+changes nothing. A row is a prompt and its completion (`fed.forward.tokenization` says how texts become them).
 """
 
 from __future__ import annotations
@@ -13,31 +13,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fed.forward.tokenization import Worded, as_tokens, worded
+
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids of a prompt and of its completion (EOS included where it trains)."""
+    """Token ids of a prompt and of its completion (EOS included where it trains).
+
+    Attributes:
+        asked: the prompt's tokens where no completion follows; () where they are the same.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    asked: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
 
+    @property
+    def question(self) -> tuple[int, ...]:
+        """What an answer is asked by: the prompt as it is without a completion behind it."""
+        return self.asked or self.prompt
 
-def tokenize(pairs: Iterable[tuple[str, str]], tokenizer: Any, max_length: int) -> list[Row]:
-    """(prompt, completion) texts to rows; the completion ends with EOS.
 
-    A row longer than `max_length` tokens loses the start of its prompt, for the cue at its end and the
-    completion matter most; a completion longer than that loses its end.
+def tokenize(
+    pairs: Iterable[Sequence[str] | Worded],
+    tokenizer: Any,
+    max_length: int,
+    *,
+    prompt_format: str = "plain",
+    answer_room: int = 0,
+) -> list[Row]:
+    """Prompts and completions to rows (`fed.forward.tokenization`); a completion ends with EOS, or its format's end.
+
+    A row longer than `max_length` tokens loses the start of its prompt, for the cue at its end and the completion
+    matter most, and BOS stays; a completion that does not fit behind what must stay of its prompt loses its end.
+
+    Args:
+        pairs: (prompt, completion), with an attribute `about` where the prompt begins with a text about the user; or
+        texts that say more of themselves.
+        tokenizer: the base's.
+        max_length: tokens of a row.
+        prompt_format: "plain", the texts as they are; or "chat", in the turns of the tokenizer's own template.
+        answer_room: tokens that shall fit behind every prompt, whatever its completion takes.
+    Raises:
+        ValueError: what must stay of a prompt leaves no room for a completion. ChatTemplateError: no usable template.
     """
-    rows = []
-    for prompt, completion in pairs:
-        target = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        target = target[: max_length - 1]
-        source = tokenizer(prompt, add_special_tokens=True)["input_ids"]
-        rows.append(Row(tuple(source[-(max_length - len(target)) :]), tuple(target)))
-    return rows
+    texts = (pair if isinstance(pair, Worded) else worded(pair, tokenizer, prompt_format) for pair in pairs)
+    return [Row(*as_tokens(text, tokenizer, max_length, answer_room)) for text in texts]
 
 
 def minibatches(count: int, batch_size: int, epochs: int, generator: torch.Generator) -> list[list[int]]:
@@ -98,7 +122,7 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 def pad(rows: Sequence[Row], pad_id: int, device: str, *, left: bool = False, prompts_only: bool = False) -> Batch:
     """Pad rows on the right (training) or the left (generation, where the prompt's last tokens must align)."""
-    bodies = [row.prompt if prompts_only else row.prompt + row.completion for row in rows]
+    bodies = [row.question if prompts_only else row.prompt + row.completion for row in rows]
     width = max(len(body) for body in bodies)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     tokens = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -107,7 +131,7 @@ def pad(rows: Sequence[Row], pad_id: int, device: str, *, left: bool = False, pr
         start = width - len(body) if left else 0
         ids[i, start : start + len(body)] = torch.tensor(body, dtype=torch.int64)
         tokens[i, start : start + len(body)] = True
-        prompt[i, start : start + len(row.prompt)] = True
+        prompt[i, start : start + len(row.question if prompts_only else row.prompt)] = True
     positions = (tokens.cumsum(-1) - 1).clamp(min=0)
     moved = (to_device(t, device) for t in (ids, tokens.long(), positions, prompt, tokens))
     return Batch(*moved)

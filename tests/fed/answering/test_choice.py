@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from fed.answering import evaluation
 from fed.answering.choice import Choice
@@ -39,6 +40,15 @@ def test_all_labels_of_a_query_follow_one_prompt_that_leaves_room_for_the_longes
         assert {row.prompt for row in rows} == {prompt[-(40 - longest) :]}
         assert [row.completion for row in rows] == list(choice.tokens)
         assert max(map(len, rows)) <= 40
+
+
+def test_a_cut_prompt_keeps_bos_before_every_label(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(bos_token="<pad>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 1)])
+    choice = Choice.of(STARS, tokenizer, 20)
+    prompt = tokenizer("y" * 50 + "\nscore:")["input_ids"]
+    for row in choice.rows(prompt):
+        assert prompt[0] == 1 and row.prompt == (1, *prompt[-16:]) and len(row) == 20
 
 
 def test_a_label_that_the_tokens_cannot_write_is_refused_and_not_scored_as_another(tokenizer):

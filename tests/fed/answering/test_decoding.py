@@ -11,6 +11,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 from fed.answering import decoding as generation
 from fed.answering.decoding import Decoding, generate
 from fed.answering.edited_rows import EditedRow
+from fed.answering.reader import Loss
 from fed.answering.scoring import losses
 from fed.edits.positions import Positions
 from fed.edits.stack import BARE, EditStack, Layer
@@ -201,6 +202,25 @@ def test_a_row_ends_at_eos_and_eos_is_cut_off(scripted):
     rows = [EditedRow(row) for row in rows_of(base, ["a", "xb", "z"])]
     assert generate(base, rows, BARE, Decoding(9)) == ["bc", "c", ""]
     assert scripted.passes == 3
+
+
+def test_a_row_ends_at_any_of_the_models_ends(scripted, monkeypatch):
+    base = scripted({"a": "b", "b": "c", "c": "d"})
+    rows = [EditedRow(row) for row in rows_of(base, ["a", "b", "z"])]
+    assert generate(base, rows, BARE, Decoding(9)) == ["bcd", "cd", ""]
+    (end,) = base.tokenizer("d")["input_ids"]
+    monkeypatch.setattr(base.model.generation_config, "eos_token_id", [0, end])
+    base.__dict__.pop("end_ids")
+    assert generate(base, rows, BARE, Decoding(9)) == ["bc", "c", ""]
+    assert scripted.passes == 4 + 3
+    assert Loss.of(3.0, 1.0, (6, end), base.end_ids) == (3.0, 2, 1.0, 1)
+
+
+def test_a_row_ends_where_the_base_can_read_no_further(scripted, monkeypatch):
+    base = scripted({"a": "b", "b": "a"})
+    monkeypatch.setattr(base.model.config, "max_position_embeddings", 6)
+    rows = [EditedRow(row) for row in rows_of(base, ["aaaa", "a"])]
+    assert generate(base, rows, BARE, Decoding(9)) == ["bab", "bababa"]
 
 
 def test_a_row_ends_at_the_stop_text_and_the_rest_is_cut_off(scripted):

@@ -8,11 +8,16 @@ import pytest
 import torch
 import transformers
 
+from fed.answering.edited_rows import EditedRow
+from fed.answering.scoring import losses
+from fed.base import facts, sources
 from fed.base import model as base_model
-from fed.base import sources
 from fed.base.device import choose_device, choose_dtype
 from fed.base.model import load
+from fed.base.skeleton import context_of
 from fed.base.sources import BaseModelError, check
+from fed.edits.stack import BARE
+from fed.forward.batching import Row
 
 
 @pytest.fixture(autouse=True)
@@ -264,6 +269,74 @@ DAMAGE = {
     "config is no JSON": lambda folder: (folder / "config.json").write_text("{nope"),
     "unknown architecture": lambda folder: edit_config(folder, model_type="nope", architectures=["Nope"]),
 }
+
+
+# --- the tokens that a text is padded with, and those that end it
+
+
+def test_a_pad_token_without_an_embedding_is_never_used(folder_of, tiny_tokenizer):
+    """As where a tokenizer was given a [PAD] of its own and the embeddings were not resized."""
+    folder = folder_of()
+    tiny_tokenizer(pad_token="[PAD]").save_pretrained(folder)
+    base = load(str(folder), dtype="float32")
+    assert base.tokenizer.pad_token_id >= base.vocabulary and base.pad_id == base.tokenizer.eos_token_id
+    rows = [EditedRow(Row(tuple(base.tokenizer(text)["input_ids"]), (5, 0))) for text in ("a", "a longer prompt")]
+    together, alone = losses(base, rows, BARE), [losses(base, [row], BARE)[0] for row in rows]
+    assert [one.nll for one in together] == pytest.approx([one.nll for one in alone], rel=1e-5)
+    tiny_tokenizer(pad_token="<pad>").save_pretrained(folder_of("own"))
+    assert load(str(folder.parent / "own"), dtype="float32").pad_id == 1
+
+
+def test_ordinary_tokens_without_an_embedding_are_refused(folder_of, tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["hello"])
+    folder = folder_of()
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BaseModelError, match="has 99, but the tokenizer writes 'hello' as 99; give the mod") as error:
+        load(str(folder), dtype="float32")
+    assert one_line(error)
+    tiny_tokenizer(eos_token="[END]").save_pretrained(folder)
+    with pytest.raises(BaseModelError, match=r"the tokenizer writes '\[END\]' as 99"):
+        load(str(folder), dtype="bfloat16")
+
+
+@pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
+def test_every_end_that_a_model_names_ends_a_text(folder_of, place):
+    folder = folder_of()
+    assert load(str(folder), dtype="float32").end_ids == {0}
+    base_model._load.cache_clear()
+    file = folder / place
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps(known | {"eos_token_id": [0, 7, 10_000]}))
+    assert load(str(folder), dtype="float32").end_ids == {0, 7}
+
+
+def test_a_bases_context_is_what_its_configuration_names_and_longer_rows_are_refused(folder_of):
+    folder = folder_of(max_position_embeddings=64)
+    base = load(str(folder), dtype="float32")
+    assert base.context == 64
+    facts.check(base, 64, "plain")
+    facts.check_files(str(folder), 64, "plain")
+    facts.check_length(10**9, None)
+    refused = "context of 64 tokens, got 65; set max-length=64 or less"
+    for check_it in (lambda: facts.check(base, 65, "plain"), lambda: facts.check_files(str(folder), 65, "plain")):
+        with pytest.raises(BaseModelError, match=refused) as error:
+            check_it()
+        assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({"max_position_embeddings": 512}, 512),
+        ({"n_positions": 1024, "n_ctx": 1024}, 1024),
+        ({"max_seq_len": 2048}, 2048),
+        ({"text_config": {"max_position_embeddings": 256}, "max_position_embeddings": 9}, 256),
+        ({"hidden_size": 8}, None),
+    ],
+)
+def test_configurations_name_the_context_in_their_own_words(config, context):
+    assert context_of(config) == context
 
 
 def load_damaged(folder, damage):

@@ -1,11 +1,10 @@
 """Generators by name, rows of tokens, each user's minibatches, and padding."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed.forward.batching import Row, minibatches, pad, tokenize, under_token_budget
+from fed.forward.batching import Row, minibatches, pad, under_token_budget
 from fed.randomness import generator
 
 
@@ -67,33 +66,6 @@ def test_no_batch_under_a_token_budget_could_have_taken_its_neighbours_first_row
     batches = list(under_token_budget(lengths, budget))
     for batch, following in zip(batches, batches[1:], strict=False):
         assert (len(batch) + 1) * max(lengths[i] for i in batch) > budget or len(following) == 0
-
-
-def test_rows_are_the_texts_tokens_and_the_completion_ends_with_eos(tiny_tokenizer):
-    tokenizer = tiny_tokenizer()
-    (row,) = tokenize([("ab\ntweet:", " cd")], tokenizer, 64)
-    assert tokenizer.decode(row.prompt) == "ab\ntweet:"
-    assert tokenizer.decode(row.completion[:-1]) == " cd" and row.completion[-1] == tokenizer.eos_token_id
-    assert len(row) == 9 + 3 + 1
-
-
-@pytest.mark.parametrize(
-    ("max_length", "prompt", "completion"),
-    [
-        (13, "ab\ntweet:", " cd$"),
-        (12, "b\ntweet:", " cd$"),  # the start of the prompt goes first
-        (10, "tweet:", " cd$"),
-        (5, ":", " cd$"),  # the cue's end stays, and so does all of the completion
-        (4, ":", " cd"),  # then the completion loses its end
-        (2, ":", " "),
-    ],
-)
-def test_a_long_row_keeps_its_cue_and_its_completion(tiny_tokenizer, max_length, prompt, completion):
-    tokenizer = tiny_tokenizer()
-    (row,) = tokenize([("ab\ntweet:", " cd")], tokenizer, max_length)
-    assert len(row) <= max_length
-    assert tokenizer.decode(row.prompt) == prompt
-    assert tokenizer.decode(row.completion).replace("</s>", "$") == completion
 
 
 ROWS = [Row((11, 12, 13), (14,)), Row((21,), (22, 23)), Row((31,), ())]
