@@ -1,7 +1,8 @@
 """Look into a device's vault, take its tensors out, or erase them.
 
 python -m clients.vault inspect /var/lib/perfit/vault
-python -m clients.vault export  /var/lib/perfit/vault --format pyreft --to alice-pyreft
+python -m clients.vault export  /var/lib/perfit/vault --format pyreft --to alice-pyreft          # or easysteer
+python -m clients.vault export  runs/lamp7/1/collective.safetensors --format pyreft --to everybody-pyreft
 python -m clients.vault erase   /var/lib/perfit/vault --user alice
 python -m clients.vault new-key /var/lib/perfit/vault.key
 """
@@ -12,15 +13,12 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
+from fed.methods import exported
 from fed.privacy.sealed import Secret, new_key_file
-from fed.privacy.tensor_files import VaultError, save_tensors
+from fed.privacy.tensor_files import VaultError, read_tensors, save_tensors
 from fed.privacy.vault import SEALED, Vault
-from fed.settings.rules import SAME, among, block_numbers
 
 FLASH = (
     "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
@@ -91,24 +89,35 @@ def inspect(vault: Vault, options: argparse.Namespace) -> None:
 
 def export(vault: Vault, options: argparse.Namespace) -> None:
     """Write one user's private tensors, and the collective ones that they were trained on, out of the vault."""
-    user = one_user(vault, options.user)
-    entry = vault.open(user)
-    collective = vault.read_collective(entry.header["collective"])
+    if vault.root.is_file():
+        user, private = "everybody", {}
+        collective, header = read_tensors(vault.root)
+        settings = settings_beside(vault.root)
+    else:
+        user = one_user(vault, options.user)
+        entry = vault.open(user)
+        collective, private, header = vault.read_collective(entry.header["collective"]), entry.tensors, entry.header
+        settings = dict(json.loads(header["settings"]))
     if options.to.exists():
         raise VaultError(f"--to must be a path where nothing is yet, got {str(options.to)!r}")
     if options.format == "safetensors":
-        named = {f"stage1.{n}": t for n, t in collective.items()} | {f"stage2.{n}": t for n, t in entry.tensors.items()}
-        save_tensors(options.to, named, entry.header)
+        named = {f"stage1.{n}": t for n, t in collective.items()} | {f"stage2.{n}": t for n, t in private.items()}
+        save_tensors(options.to, named, header)
     else:
-        from fed.edits import pyreft_files
-
-        settings = dict(json.loads(entry.header["settings"]))
-        if settings.get("method") != "perfit":
-            raise VaultError(f"--format pyreft is for LoReFT edits, and this vault is of {settings.get('method')!r}")
-        shared = _layers(block_numbers("layers", settings["layers"]), collective)
-        private = among("stage2-layers", settings.get("stage2-layers", SAME), shared)
-        pyreft_files.write(options.to, [(shared, collective), (_layers(private, entry.tensors), entry.tensors)])
+        exported.write(options.to, options.format, settings, collective, private)
     print(f"{options.to}: the tensors of user {user!r}, not encrypted")
+
+
+def settings_beside(collective: Path) -> dict[str, object]:
+    """The settings of the run that left a collective edit, by the report in its folder. Raises VaultError."""
+    report = collective.parent / "report.json"
+    try:
+        return dict(json.loads(report.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise VaultError(
+            f"a collective edit must lie beside its run's report.json, which says what it edits, and {str(report)!r} "
+            "is none; export from the run's folder"
+        ) from None
 
 
 def erase(vault: Vault, options: argparse.Namespace) -> None:
@@ -133,11 +142,6 @@ def new_key(path: Path) -> None:
     print(f"{path}: 32 random bytes, mode 0600. Without this file the vault cannot be opened; there is no other way in")
 
 
-def _layers(numbers: tuple[int, ...] | None, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """These blocks, or all of the base model, which are as many as the tensors have."""
-    return tuple(range(len(tensors["R"]))) if numbers is None else numbers
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m clients.vault", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -158,8 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         else:
             add_secret_options(command)
         if name == "export":
-            command.add_argument("--format", choices=("safetensors", "pyreft"), default="safetensors")
-            command.add_argument("--to", type=Path, required=True, metavar="PATH", help="a file; for pyreft a folder")
+            command.add_argument("--format", choices=("safetensors", *exported.FORMATS), default="safetensors")
+            command.add_argument("--to", type=Path, required=True, metavar="PATH", help="a file; else a folder")
     key = commands.add_parser("new-key", help="make a key file", description="Make a key file of 32 random bytes.")
     key.add_argument("file", type=Path)
     return parser
@@ -171,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "new-key":
             new_key(options.file)
             return 0
-        if not options.vault.is_dir():
+        is_collective = options.command == "export" and options.vault.is_file()
+        if not options.vault.is_dir() and not is_collective:
             raise VaultError(f"the vault must be a folder, and there is none at {str(options.vault)!r}")
         options.action(Vault(options.vault, None if options.command == "erase" else secret_of(options)), options)
     except (ValueError, OSError) as error:

@@ -7,4 +7,5 @@ positions      which tokens are edited: all, all-f1 (all but the first), prompt,
 stack          layers of edits composed in order, each with its positions; which edit of each a row takes
 lora           PEFT's LoRA adapters on the shared base, one user's numbers at a time
 pyreft_files   a user's edits as files that pyreft loads
+easysteer_files   the same as EasySteer reads them, to be served by vLLM
 """

@@ -5,7 +5,8 @@
 
 The s-th stage that edits a layer is its representation #s, and pyvene applies them in that order. pyreft keeps W and b
 in bfloat16 unless told otherwise, so after `load` they are rounded; the files hold float32 (see `clients/README.md`).
-Which tokens are edited is not in the files: pyreft takes that with every call (`unit_locations`).
+Which tokens are edited is not in these: pyreft takes that with every call (`unit_locations`). `perfit.json` says it,
+with what else a caller must know.
 """
 
 from __future__ import annotations
@@ -15,20 +16,45 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _FIELDS_AFTER_RANK = 9  # of pyvene's RepresentationConfig, all unused
+_TYPE = "<class 'pyreft.interventions.LoreftIntervention'>"
+ABOUT = "perfit.json"
+
+Stage = tuple[Sequence[int], Mapping[str, Tensor]]  # its layers; R, W (L, r, d) and b (L, r), float32
 
 
-def write(folder: Path, stages: Sequence[tuple[Sequence[int], Mapping[str, Tensor]]]) -> None:
+def write(folder: Path, stages: Sequence[Stage], about: Mapping[str, Any] | None = None) -> None:
     """Write the edits of all stages, in order, into a new folder that only its owner can read.
 
     Args:
         stages: per stage its layers, and R, W (L, r, d) and b (L, r), float32.
+        about: what `perfit.json` says; None: no such file.
+    Raises:
+        FileExistsError: the folder exists. OSError: it cannot be written.
+    """
+    with new_folder(folder) as building:
+        interventions = []
+        for layer in sorted({layer for layers, _ in stages for layer in layers}):
+            of_layer = [(tensors, list(layers).index(layer)) for layers, tensors in stages if layer in layers]
+            for number, (tensors, place) in enumerate(of_layer):
+                interventions.append((layer, number, {name: tensors[name][place] for name in ("R", "W", "b")}))
+        write_interventions(building, interventions)
+        if about is not None:
+            write_json(building / ABOUT, about)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into, which takes its name once it is whole; its files are the owner's alone.
+
     Raises:
         FileExistsError: the folder exists. OSError: it cannot be written.
     """
@@ -37,28 +63,41 @@ def write(folder: Path, stages: Sequence[tuple[Sequence[int], Mapping[str, Tenso
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))  # mode 0700
     try:
-        keys, representations, widths = [], [], []
-        for layer in sorted({layer for layers, _ in stages for layer in layers}):
-            of_layer = [(tensors, list(layers).index(layer)) for layers, tensors in stages if layer in layers]
-            for number, (tensors, place) in enumerate(of_layer):
-                R, W, b = (tensors[name][place].detach().cpu() for name in ("R", "W", "b"))
-                keys.append(f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}")
-                unused = [None] * _FIELDS_AFTER_RANK
-                representations.append([layer, "block_output", "pos", 1, R.shape[0], *unused])
-                widths.append(R.shape[1])
-                state = OrderedDict(weight=W.clone(), bias=b.clone(), rotate_layer=R.mT.contiguous())
-                torch.save(state, building / f"intkey_{keys[-1]}.bin")
-        config = {
-            "intervention_constant_sources": [True] * len(keys),
-            "intervention_dimensions": widths,
-            "intervention_types": ["<class 'pyreft.interventions.LoreftIntervention'>"] * len(keys),
-            "mode": "parallel",
-            "representations": representations,
-            "sorted_keys": keys,
-        }
-        (building / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        for path in building.iterdir():
-            path.chmod(0o600)
+        yield building
+        for path in building.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         os.rename(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def write_interventions(
+    folder: Path, interventions: Sequence[tuple[int, int, Mapping[str, Tensor]]], extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write pyvene's configuration and a file of weights for each intervention.
+
+    Args:
+        interventions: (layer, which edit of that layer it is, R and W (r, d) and b (r)), in the order of application.
+        extra: entries of config.json besides pyvene's own.
+    """
+    keys, representations, widths = [], [], []
+    for layer, number, tensors in interventions:
+        R, W, b = (tensors[name].detach().cpu() for name in ("R", "W", "b"))
+        keys.append(f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}")
+        representations.append([layer, "block_output", "pos", 1, R.shape[0], *[None] * _FIELDS_AFTER_RANK])
+        widths.append(R.shape[1])
+        state = OrderedDict(weight=W.clone(), bias=b.clone(), rotate_layer=R.mT.contiguous())
+        torch.save(state, folder / f"intkey_{keys[-1]}.bin")
+    config = {
+        "intervention_constant_sources": [True] * len(keys),
+        "intervention_dimensions": widths,
+        "intervention_types": [_TYPE] * len(keys),
+        "mode": "parallel",
+        "representations": representations,
+        "sorted_keys": keys,
+    }
+    write_json(folder / "config.json", {**config, **(extra or {})})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ fedreft            FedReFT: each user's edit mixed with the median of all others
 lora               lora-c, lora-p, oppu
 stylevector        a user's style as one direction, found without training
 non_personalized   the base as it is; rag and pag too
+exported           the trained edits as other software takes them: stages of LoReFT for pyreft and EasySteer
 edit_reader        answers under a stack of edits, and what the answers of every method share
 """
 

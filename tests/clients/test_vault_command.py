@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from clients import vault as command
+from fed.edits.easysteer_files import apply_of
+from fed.edits.positions import Positions
 from fed.privacy.sealed import Secret, new_key_file
-from fed.privacy.tensor_files import read_tensors
-from fed.privacy.vault import Vault
+from fed.privacy.tensor_files import read_tensors, save_tensors
+from fed.privacy.vault import NO_COLLECTIVE, Vault
 
 SETTINGS = {
     "task": "LaMP_7",
@@ -125,6 +127,160 @@ def test_an_export_in_pyrefts_format_gives_the_same_logits_in_pyreft_itself(
         plain = tiny_llama()(input_ids=torch.tensor([ids])).logits[0]
     assert torch.allclose(logits, expected, atol=2e-4)
     assert not torch.allclose(plain, expected, atol=0.1)
+
+
+# method, changes of its settings, and which of (collective, private) it exports
+EDITS = [
+    ("perfit", {}, (0, 1)),
+    ("perfit", {"stage2-layers": "last1", "stage2-positions": "l2"}, (0, 1)),
+    ("reft-p", {}, (1,)),
+    ("reft-cp", {}, (1,)),
+    ("fedreft", {"stage2-positions": "l2"}, (1,)),
+]
+
+
+@pytest.fixture
+def exported(capsys, fill, random_bank, tmp_path):
+    """exported(method, format, **settings) -> (the folder, the banks that it holds in order)."""
+
+    def make(method, form, **changes):
+        layers = (2,) if "stage2-layers" in changes else (1, 2)
+        private = random_bank(rank=2, seed=2, layers=layers, dtype=torch.float32)
+        vault = fill("alice", private=private.tensors(0), **{"method": method, **changes})
+        if method.startswith("reft"):
+            settings = json.dumps({**SETTINGS, "method": method, **changes})
+            vault.write("alice", private.tensors(0), base="b" * 16, collective=NO_COLLECTIVE, settings=settings)
+        code, _, err = run(capsys, "export", vault.root, "--format", form, "--to", tmp_path / form)
+        assert code == 0, err
+        banks = (random_bank(rank=3, seed=3, dtype=torch.float32), private)
+        picked = next(which for name, given, which in EDITS if (name, given) == (method, changes))
+        return tmp_path / form, [banks[place] for place in picked]
+
+    return make
+
+
+def logits_of(base, ids, edits):
+    """Logits under (layer, R, W, b, places) in order, by the paper's formula on the blocks' outputs."""
+
+    def hook(R, W, b, places):
+        def edit(_module, _inputs, h):
+            out = h.clone()
+            for t in places:
+                out[0, t] = h[0, t] + R.T @ (W @ h[0, t] + b - R @ h[0, t])
+            return out
+
+        return edit
+
+    handles = [base.model.model.layers[layer].register_forward_hook(hook(*one)) for layer, *one in edits]
+    try:
+        with torch.no_grad():
+            return base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize(("method", "changes", "_"), EDITS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_loreft_method_is_read_back_by_pyreft_bit_for_bit(exported, tiny_llama, method, changes, _):
+    pyreft = pytest.importorskip("pyreft")
+    folder, banks = exported(method, "pyreft", **changes)
+    loaded = pyreft.ReftModel.load(str(folder), tiny_llama())
+    expected = [
+        (layer, number, bank)
+        for layer in (1, 2)
+        for number, bank in enumerate(bank for bank in banks if layer in bank.shape.layers)
+    ]
+    assert len(loaded.interventions) == len(expected)
+    for (name, intervention), (layer, number, bank) in zip(loaded.interventions.items(), expected, strict=True):
+        assert name == f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}"
+        place = bank.shape.layers.index(layer)
+        assert torch.equal(intervention.rotate_layer.weight.mT, bank.R[0, place])
+        assert torch.equal(intervention.learned_source.weight, bank.W[0, place].bfloat16())
+        assert torch.equal(intervention.learned_source.bias, bank.b[0, place].bfloat16())
+    rules = [stage["positions"] for stage in json.loads((folder / "perfit.json").read_text())["stages"]]
+    own = changes.get("stage2-positions", "all") if method != "fedreft" else "all"
+    assert rules == ["all", own][-len(banks) :]
+
+
+def as_easysteer_reads(folder):
+    """(payload's layer, R, W, b, apply) of each vector, by the rules of EasySteer's `from_pyreft`."""
+    steering = json.loads((folder / "steering.json").read_text())
+    assert steering["conflict"] == "sequential"
+    for vector in steering["vectors"]:
+        payload = folder / vector["payload"]
+        (weights,), configs = list(payload.glob("*.bin")), list(payload.glob("*config.json"))
+        assert len(configs) == 1
+        config = json.loads(configs[0].read_text())
+        ((layer, component, unit, units, rank, *unused),) = config["representations"]
+        assert (component, unit, units) == ("block_output", "pos", 1) and not any(unused)
+        assert config["intervention_types"] == ["<class 'pyreft.interventions.LoreftIntervention'>"]
+        assert config["easysteer_training"] == {"act_fn": "linear", "apply": vector["apply"]}
+        assert weights.name.startswith(f"intkey_layer_{layer}_") and vector["layers"] == [layer]
+        state = torch.load(weights, weights_only=True)
+        assert set(state) == {"rotate_layer", "weight", "bias"} and state["rotate_layer"].shape[1] == rank
+        yield layer, state["rotate_layer"].mT, state["weight"], state["bias"], vector["apply"]
+
+
+@pytest.mark.parametrize(("method", "changes", "_"), EDITS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_loreft_method_is_served_from_easysteers_layout_with_the_same_logits(
+    exported, make_base, reference_logits, method, changes, _
+):
+    folder, banks = exported(method, "easysteer", **changes)
+    base, ids, prompt = make_base("float32"), [5, 9, 20, 33, 41, 7, 12], 5
+    served = [(*edit, selected(apply, prompt, len(ids))) for *edit, apply in as_easysteer_reads(folder)]
+    own = changes.get("stage2-positions", "all") if method != "fedreft" else "all"
+    masks = {"all": [True] * 7, "l2": [False] * 3 + [True] * 2 + [False] * 2}
+    rules = ["all", own][-len(banks) :]
+    expected = reference_logits(base, ids, [(bank, 0, masks[rule]) for bank, rule in zip(banks, rules, strict=True)])
+    assert torch.allclose(logits_of(base, ids, served), expected, atol=1e-5)
+    assert not torch.allclose(logits_of(base, ids, []), expected, atol=0.1)
+
+
+def selected(apply, prompt, total):
+    """The places that an ApplySpec selects of a prompt and the tokens generated after it."""
+
+    def window(span):
+        start, stop = (prompt + one if one is not None and one < 0 else one for one in span)
+        return set(range(max(start, 0), prompt if stop is None else min(stop, prompt)))
+
+    def positions(numbers):
+        return {min(one, prompt - 1) if one >= 0 else max(prompt + one, 0) for one in numbers}
+
+    known = {"prompt", "generation", "prompt_positions", "prompt_window", "exclude_prompt_positions"}
+    assert set(apply) <= known | {"exclude_prompt_window"}
+    places = set(range(prompt)) if apply.get("prompt") == "all" else set()
+    places |= set(range(prompt, total)) if apply.get("generation") == "all" else set()
+    places |= positions(apply.get("prompt_positions", [])) | window(apply.get("prompt_window", (0, 0)))
+    places -= positions(apply.get("exclude_prompt_positions", [])) | window(apply.get("exclude_prompt_window", (0, 0)))
+    return sorted(places)
+
+
+@pytest.mark.parametrize("prompt", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    "rule", ["all", "prompt", "last", "answer", "f1", "f3", "l2", "f1+l2", "f3+l3", "all-f1", "all-f4", "prompt-f1"]
+)
+def test_easysteer_edits_the_tokens_that_the_rule_names(rule, prompt):
+    tokens = torch.ones(1, prompt + 2, dtype=torch.bool)
+    mask = Positions.parse(rule).mask(tokens & (torch.arange(prompt + 2) < prompt), tokens)
+    assert selected(apply_of(Positions.parse(rule)), prompt, prompt + 2) == mask[0].nonzero()[:, 0].tolist()
+
+
+def test_the_first_tokens_exclusion_is_said_as_easysteer_says_it():
+    expected = {"prompt": "all", "generation": "all", "exclude_prompt_positions": [0]}
+    assert apply_of(Positions.parse("all-f1")) == expected
+
+
+def test_a_runs_collective_edit_is_exported_from_its_folder(capsys, edits, tmp_path):
+    save_tensors(tmp_path / "collective.safetensors", edits[0], {"method": "perfit-stage1"})
+    arguments = ("export", tmp_path / "collective.safetensors", "--format", "easysteer", "--to", tmp_path / "out")
+    code, _, err = run(capsys, *arguments)
+    assert code == 1 and "must lie beside its run's report.json" in err and not (tmp_path / "out").exists()
+    (tmp_path / "report.json").write_text(json.dumps({"settings": {**SETTINGS, "method": "perfit-stage1"}}))
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and "'everybody'" in out, err
+    served = list(as_easysteer_reads(tmp_path / "out"))
+    assert [layer for layer, *_ in served] == [1, 2]
+    assert torch.equal(torch.stack([R for _, R, *_ in served]), edits[0]["R"])
 
 
 def test_only_loreft_edits_go_to_pyreft(capsys, fill, tmp_path):

@@ -1,0 +1,100 @@
+"""What a method's trained tensors are as edits that other software takes: stages of LoReFT, each with its tokens.
+
+    perfit          the collective edit, then the user's own
+    perfit-stage1   the collective edit alone
+    reft-p, -cp     the user's own alone
+    fedreft         the user's own, which took the collective one's place; without one, the collective edit
+
+Of a run's collective edit alone, whatever the method, the first stage is exported. LoRA and StyleVector are no LoReFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fed.edits import easysteer_files, pyreft_files
+from fed.edits.positions import Positions
+from fed.settings.rules import SAME, SettingsError, among, block_numbers
+
+FORMATS = ("pyreft", "easysteer")
+LOREFT = ("perfit", "perfit-stage1", "reft-p", "reft-cp", "fedreft")
+_WORDING = ("task", "method", "prompt-format", "retrieved", "profile", "history-rows", "max-length")
+
+Stage = tuple[tuple[int, ...], Mapping[str, Tensor], str]
+
+
+def stages(
+    settings: Mapping[str, object], collective: Mapping[str, Tensor], private: Mapping[str, Tensor]
+) -> list[Stage]:
+    """The edits in the order of composition: of each its blocks, its tensors and its rule of positions.
+
+    Args:
+        settings: the flat run config that they were trained with, or as much of it as an earlier release wrote.
+        collective, private: R, W (L, r, d) and b (L, r); {} where there are none.
+    Raises:
+        ValueError: the method trains no LoReFT, or its blocks cannot be told.
+    """
+    method = str(settings.get("method"))
+    if method not in LOREFT:
+        raise SettingsError(
+            f"--format {' or '.join(FORMATS)} is for LoReFT edits, and this vault is of {method!r}; take safetensors"
+        )
+    shared = block_numbers("layers", str(settings["layers"]))
+    first = str(settings["positions"])
+    own = str(settings.get("stage2-positions", SAME))
+    own = first if own == SAME else own
+    found: list[Stage] = []
+    if collective and not (method == "fedreft" and private):
+        found.append((_blocks(shared, collective), collective, first))
+    if private and method in ("fedreft", "reft-cp"):
+        found.append((_blocks(shared, private), private, first if method == "fedreft" else own))
+    elif private:
+        found.append((_private_blocks(settings, shared, collective, private), private, own))
+    return found
+
+
+def write(
+    folder: Path,
+    form: str,
+    settings: Mapping[str, object],
+    collective: Mapping[str, Tensor],
+    private: Mapping[str, Tensor],
+) -> None:
+    """Write the edits into a new folder of this form, one of FORMATS. Raises ValueError, OSError."""
+    edits = stages(settings, collective, private)
+    about = {
+        "settings": {key: settings[key] for key in _WORDING if key in settings},
+        "stages": [
+            {"blocks": list(blocks), "rank": int(tensors["R"].shape[-2]), "positions": positions}
+            for blocks, tensors, positions in edits
+        ],
+    }
+    bare = [(blocks, tensors) for blocks, tensors, _ in edits]
+    if form == "pyreft":
+        pyreft_files.write(folder, bare, about)
+    else:
+        easysteer_files.write(folder, bare, [Positions.parse(positions) for _, _, positions in edits], about)
+
+
+def _blocks(numbers: tuple[int, ...] | None, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """These blocks, or all of the base model, which are as many as the tensors have."""
+    return tuple(range(len(tensors["R"]))) if numbers is None else numbers
+
+
+def _private_blocks(
+    settings: Mapping[str, object],
+    shared: tuple[int, ...] | None,
+    collective: Mapping[str, Tensor],
+    private: Mapping[str, Tensor],
+) -> tuple[int, ...]:
+    """The blocks of the private edit, which may be named by those of the collective one."""
+    rule = str(settings.get("stage2-layers", SAME))
+    if shared is None and not collective and rule not in (SAME, "all"):
+        raise SettingsError(
+            f"the blocks of an edit must be told from its settings, and stage2-layers={rule!r} of layers='all' tells "
+            "them for a known base alone; export as safetensors"
+        )
+    return _blocks(among("stage2-layers", rule, _blocks(shared, collective or private)), private)
