@@ -66,8 +66,7 @@ class Node:
         everyone = roster(self.corpus, cohorts=by.cohorts, stage1_users=by.stage1_users, stage2_users=by.stage2_users)
         self.everyone = everyone  # the run's users, whoever hosts them
         if config.user_id is not None:
-            user = config.user_id
-            if user not in everyone.everyone:
+            if (user := config.user_id) not in everyone.everyone:
                 raise NodeConfigError("user-id must be a user of this run's data", repr(user), "or give a history")
             hosted = {user}
         elif settings.cohorts == "all":
@@ -83,14 +82,15 @@ class Node:
     def base(self) -> BaseModel:
         s = self.settings
         with nullcontext() if self.is_simulated else without_collector():
-            return base_model.load(s.base_source, device=s.device, dtype=s.dtype)
+            base = base_model.load(s.base_source, device=s.device, dtype=s.dtype)
+        return base_facts.check(base, s.max_length, s.prompt_format)
 
     @property
     def facts(self) -> Facts:
         """The base model's; on a device without loading it, where it was loaded once."""
+        s = self.settings
         if self.parts:
             return base_facts.of(self.base)
-        s = self.settings
         return base_facts.facts(s.base_source, device=s.device, dtype=s.dtype)
 
     @property
@@ -107,9 +107,8 @@ class Node:
 
     def stage1_rows(self, user: str) -> UserRows:
         """What the user federates on."""
-        record = self.corpus.user(user)
         prompts = self._prompts(user)
-        return UserRows(user, self._rows(user, prompts, self._stage1_pairs(record, prompts)))
+        return UserRows(user, self._rows(user, prompts, self._stage1_pairs(self.corpus.user(user), prompts)))
 
     def stage2_rows(self, user: str) -> UserRows:
         """What the user's private tensors are trained on."""
@@ -122,7 +121,7 @@ class Node:
         record = self._worded(user) if self.settings.held_out else self.corpus.user(user)
         prompts = self._prompts(user)
         questions = self._test_pairs(record, prompts)
-        rows = self._rows(user, prompts, [pair for _, pair in questions])
+        rows = self._rows(user, prompts, [pair for _, pair in questions], self.choice.longest if self.choice else 0)
         return TestUser(user, [query for query, _ in questions], rows)
 
     def _stage1_pairs(self, user: User, wording: Wording | None = None) -> list[Pair]:
@@ -146,12 +145,12 @@ class Node:
         """Whether this node stands for several devices; a device has a user-id of its own."""
         return self.parts > 0
 
-    @property
+    @cached_property
     def choice(self) -> Choice | None:
         """The labels to choose from; None where answers are decoded."""
         if self.settings.answer != "choice":
             return None
-        return Choice.of(self.task, self.base.tokenizer, self.settings.max_length)
+        return Choice.of(self.task, self.base.tokenizer, self.settings.max_length, self.settings.prompt_format)
 
     def keep_answers(self, user: TestUser, arm: str, answers: Sequence[str]) -> None:
         """Write a user's answers beside its private tensors, as a LaMP submission.
@@ -170,13 +169,14 @@ class Node:
         """Keep a user's collective tensors for its next round."""
         self.vault.keep(trained.user_id, "stage1", trained.tensors, {"run": self._run})
 
-    def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair]) -> list[Row]:
+    def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair], room: int = 0) -> list[Row]:
+        s = self.settings
         if isinstance(prompts, Prompts) and prompts.left_out:
             say_once(
                 f"warning: user {user!r}: {prompts.left_out} of {prompts.asked} retrieved items did not fit into "
-                f"max-length = {self.settings.max_length} tokens and were left out"
+                f"max-length = {s.max_length} tokens and were left out"
             )
-        return tokenize(pairs, self.base.tokenizer, self.settings.max_length)
+        return tokenize(pairs, self.base.tokenizer, s.max_length, prompt_format=s.prompt_format, answer_room=room)
 
     def _seen(self, user_id: str) -> User:
         """The user as training may see it, without the history's held-out items."""
@@ -215,6 +215,7 @@ class Node:
             profile=self._profile(user) if s.profile else "",
             tokenizer=self.base.tokenizer,
             max_length=s.max_length,
+            prompt_format=s.prompt_format,
         )
 
     def _profile(self, user: User) -> str:

@@ -12,8 +12,8 @@ space:
     history   "{instruction}{text}\\n{cue}:"   " {past answer}"   the same words as a query's
     history   "tweet:"                        " {tweet}"         LaMP_7's bare tweets, whose plain text is not known
 
-Absent on purpose: LaMP_1 (citations) and LaMP_6 (e-mails, not public), which PerFit does not report, and chat
-templates: the paper fine-tunes a base model on plain text.
+Absent on purpose: LaMP_1 (citations) and LaMP_6 (e-mails, not public), which PerFit does not report. The paper
+fine-tunes a base model on plain text; these words in a chat's turns are `fed.forward.tokenization`'s affair.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ class Pair(NamedTuple):
 
     prompt: str
     completion: str
+
+
+class PersonalPair(Pair):
+    """A pair whose prompt begins with a text about the user, `about`, its line break included."""
+
+    about: str
+
+    def __new__(cls, prompt: str, completion: str, about: str) -> PersonalPair:
+        pair = super().__new__(cls, prompt, completion)
+        pair.about = about
+        return pair
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
 from fed.edits.stack import BARE, Layer
-from fed.forward.batching import Row
+from fed.forward.batching import Row, tokenize
 from fed.forward.hidden_states import last_token
+from fed.forward.tokenization import UNCUT
 from fed.lamp.tasks import get_task
 from fed.methods.edit_reader import EditReader
 from fed.methods.method import LocalTraining, Method, Progress, Tensors, Trained
@@ -86,15 +87,23 @@ class StyleVector(Method):
             on_rows=on_rows,
         )
         tokens = {
-            prompt: base.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] if answer else []
+            prompt: self._as_completion(base, answer) if answer else []
             for prompt, answer in zip(unlike, answers, strict=True)
         }
         return [tokens[row.prompt] for row in rows]
 
+    def _as_completion(self, base: BaseModel, answer: str) -> list[int]:
+        """An answer's tokens as they follow a prompt, which ends in the task's cue; without an end."""
+        s = self.settings
+        pair = (f"{get_task(s.task).cue}:", f" {answer}")
+        (row,) = tokenize([pair], base.tokenizer, UNCUT, prompt_format=s.prompt_format)
+        return list(row.completion[:-1])
+
     def directions(self, base: BaseModel, rows: Sequence[Row], style_free: Sequence[Sequence[int]]) -> Tensor:
         """h_ℓ(x ⊕ y) − h_ℓ(x ⊕ ŷ) of each row: (rows, d) float32, float64 under a float64 base."""
-        eos = base.tokenizer.eos_token_id
-        own = [row.prompt + (row.completion[:-1] if row.completion[-1] == eos else row.completion) for row in rows]
+        own = [
+            row.prompt + (row.completion[:-1] if row.completion[-1] in base.end_ids else row.completion) for row in rows
+        ]
         free = [row.prompt + tuple(answer) for row, answer in zip(rows, style_free, strict=True)]
         states = last_token(base, [*own, *free], self.layer, token_budget=2 * self.settings.token_budget)
         states = states if base.dtype == "float64" else states.float()

@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fed.lamp.tasks import Pair, Task
+from fed.forward.tokenization import around
+from fed.lamp.tasks import Pair, PersonalPair, Task
 from fed.lamp.user import Query, User
 from fed.prompts.retrieval import Okapi
 from fed.prompts.wording import EXAMPLE_WORDS, example, retrieval_query
@@ -33,18 +34,28 @@ class Prompts:
     """One user's prompts; wears the task's own two functions, `query_pair` and `history_pair`.
 
     Args:
-        retrieved: items before each prompt; 0: none. profile: the user's; "" : none. tokenizer, max_length: as the
-        rows' own (`fed.forward.batching.tokenize`).
+        retrieved: items before each prompt; 0: none.
+        profile: the user's; "" : none.
+        tokenizer, max_length, prompt_format: as the rows' own (`fed.forward.tokenization`).
     Attributes:
         asked, left_out: how many items were retrieved so far, and how many of these did not fit.
     """
 
     def __init__(
-        self, task: Task, user: User, *, retrieved: int, profile: str, tokenizer: Any, max_length: int
+        self,
+        task: Task,
+        user: User,
+        *,
+        retrieved: int,
+        profile: str,
+        tokenizer: Any,
+        max_length: int,
+        prompt_format: str = "plain",
     ) -> None:
         self._task, self._user = task, user
         self._retrieved, self._profile = retrieved, profile
-        self._tokenizer, self._room = tokenizer, max_length - task.max_new_tokens
+        self._tokenizer = tokenizer
+        self._room = max_length - task.max_new_tokens - around(tokenizer, prompt_format)
         self._place = {item["id"]: i for i, item in enumerate(user.profile)}
         self._examples = [example(task, item) for item in user.profile]
         self._whole: Okapi | None = None
@@ -80,7 +91,7 @@ class Prompts:
             kept.pop()
         self.asked += len(found)
         self.left_out += len(found) - len(kept)
-        return Pair(f"{profile}{history if kept else ''}{pair.prompt}", pair.completion)
+        return PersonalPair(f"{profile}{history if kept else ''}{pair.prompt}", pair.completion, profile)
 
     def _history(self, found: list[int], room: int) -> str | None:
         """These items' examples, their texts as long as fits; None where they do not fit at their shortest."""

@@ -87,7 +87,7 @@ class PlainWordings:
             if _key(item) not in texts
         ]
         prompts = [request_tokens(self._base.tokenizer, self._request(item)) for _, item in missing]
-        room = getattr(self._base.model.config, "max_position_embeddings", self._token_budget) - self._new_tokens
+        room = (self._base.context or self._token_budget) - self._new_tokens
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
         # The answers, in batches that users share.
         answers = generate(

@@ -42,7 +42,7 @@ class Profiles:
         kept = self._vault.kept(user.user_id, NAME)
         if kept is None or kept[1].get("key") != self._key(self._prompt(user)):
             return None
-        return bytes(kept[0]["text"].tolist()).decode("utf-8")
+        return kept_text(self._vault, user.user_id)
 
     def write(self, users: Sequence[User], on_rows: Callable[[int], None] | None = None) -> None:
         """Write and keep the profiles of these users, in shared batches."""
@@ -70,8 +70,7 @@ class Profiles:
         """The request's tokens with as many of the drawn items as fit; empty where not one does."""
         draw = generator(self._seed, "profile", user.user_id)
         drawn = torch.randperm(len(user.profile), generator=draw)[:ITEMS].tolist()
-        context = getattr(self._base.model.config, "max_position_embeddings", MAX_TOKENS)
-        room = min(context, MAX_TOKENS) - NEW_TOKENS
+        room = min(self._base.context or MAX_TOKENS, MAX_TOKENS) - NEW_TOKENS
         while drawn:
             request = profile_request(self._task, [user.profile[i] for i in sorted(drawn)])
             ids = request_tokens(self._base.tokenizer, request)
@@ -79,3 +78,9 @@ class Profiles:
                 return ids
             drawn.pop()
         return ()
+
+
+def kept_text(vault: Vault, user_id: str) -> str | None:
+    """The profile text that a vault keeps of a user, whatever it was written from; None where it keeps none."""
+    kept = vault.kept(user_id, NAME)
+    return None if kept is None else bytes(kept[0]["text"].tolist()).decode("utf-8")

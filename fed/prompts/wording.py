@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fed.base.tokens.chat_template import has_template
+from fed.forward.batching import tokenize
+from fed.forward.tokenization import UNCUT
 from fed.lamp.tasks import Task, cut_words
 
 EXAMPLE_WORDS, PROFILE_WORDS = 368, 200
@@ -70,8 +73,6 @@ def profile_request(task: Task, items: Sequence[Mapping[str, str]]) -> str:
 
 def request_tokens(tokenizer: Any, request: str) -> tuple[int, ...]:
     """A request to the base itself, in the chat format of its tokenizer where that has one."""
-    if not getattr(tokenizer, "chat_template", None):
-        return tuple(tokenizer(request, add_special_tokens=True)["input_ids"])
-    said = [{"role": "user", "content": request}]
-    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    prompt_format = "chat" if has_template(tokenizer) else "plain"
+    (row,) = tokenize([(request, "")], tokenizer, UNCUT, prompt_format=prompt_format)
+    return row.prompt

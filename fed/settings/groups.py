@@ -36,6 +36,7 @@ COHORTS = ("paper", "all")
 ANSWERS = ("decode", "choice")
 HISTORY_ROWS = ("bare", "pairs")
 STAGE1 = ("federated", "pooled")
+PROMPT_FORMATS = ("plain", "chat")
 SCHEDULES = ("linear", "constant")
 # Flower's that compare replies entry by entry -> the average that compares the maps, which a run has to use instead.
 OF_ENTRIES = {
@@ -87,6 +88,9 @@ class Base:
     base_model: str = text("embedded, a hub id, a folder or a GGUF file")
     device: str = text("auto, or cpu, cuda, cuda:1, mps")
     dtype: str = one_of(("auto", *DTYPES), "auto = the one that the device multiplies fastest")
+    prompt_format: str = one_of(
+        PROMPT_FORMATS, "plain, as in the paper; or chat = in turns, by the base's own template", default="plain"
+    )
     max_length: int = at_least(16, "tokens a row")
     token_budget: int = at_least(16, "padded tokens of one forward pass")
     activation_cache: int = at_least(0, "MiB a process for rows' states below the first edit; 0 = off", default=512)

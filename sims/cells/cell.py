@@ -34,7 +34,7 @@ STAGE1_ARMS = ("base", "stage1")
 _NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
 _PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
 # Keys of later releases, which at their defaults change nothing: cells that finished without them keep their names.
-_LATER = ("stage1", "warmup", "schedule", "history-rows", "stage2-layers", "min-replies", "norm-bound")
+_LATER = ("stage1", "warmup", "schedule", "history-rows", "stage2-layers", "min-replies", "norm-bound", "prompt-format")
 _HEAD_BYTES = 1 << 20
 
 

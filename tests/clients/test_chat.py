@@ -14,9 +14,13 @@ import torch
 
 from clients import chat as command
 from clients.chat import Chat
+from clients.node import Node
+from clients.node_config import NodeConfig
 from fed.base import model as base_model
+from fed.base.random_base import save_tiny, tiny_tokenizer
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.vault import Vault
+from fed.prompts.profile import kept_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = ["I am going to run.", "the food was really good"]
@@ -24,12 +28,12 @@ TEXTS = ["I am going to run.", "the food was really good"]
 
 @pytest.fixture
 def filled(tmp_path, tiny_base, random_bank):
-    """filled(secret) -> a vault with alice's edits on the tiny base, strong enough to change answers."""
+    """filled(secret, key=value, …) -> a vault with alice's edits on the tiny base, strong enough to change answers."""
     app = tomllib.loads((REPOSITORY / "sims" / "lamp7" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-rank": 3, "stage2-rank": 2, "dtype": "float32"}
     tiny |= {"stage2-positions": "same", "max-new-tokens": 8}
 
-    def make(secret: Secret | None = None) -> Vault:
+    def make(secret: Secret | None = None, **changes: object) -> Vault:
         vault = Vault(tmp_path / "vault", secret)
         edits = [random_bank(rank=r, seed=r, scale=0.6, dtype=torch.float32).tensors(0) for r in (3, 2)]
         vault.write(
@@ -37,7 +41,7 @@ def filled(tmp_path, tiny_base, random_bank):
             edits[1],
             base=base_model.load(str(tiny_base), dtype="float32").fingerprint,
             collective=vault.write_collective(edits[0]),
-            settings=json.dumps(app | tiny),
+            settings=json.dumps(app | tiny | {key.replace("_", "-"): value for key, value in changes.items()}),
         )
         return vault
 
@@ -86,6 +90,71 @@ def test_raw_takes_the_line_as_the_prompt_and_length_is_bounded(filled):
     chat = Chat(filled(), "alice")
     assert chat.answer("abc", raw=True) != chat.answer("abc")
     assert len(chat.answer("abc", max_new_tokens=2)) <= 2  # one character a token
+
+
+@pytest.fixture
+def chat_base(tmp_path) -> Path:
+    """The tiny base with a chat template."""
+    folder = tmp_path / "chatty"
+    save_tiny(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def asked_by(chat: Chat, text: str, monkeypatch) -> tuple[int, ...]:
+    """The tokens that a text is asked by."""
+    questions = []
+    monkeypatch.setattr(chat._reader, "generate", lambda own, **_: questions.extend(own) or ["x"] * len(own))
+    chat.answer(text)
+    return questions[0].row.question
+
+
+@pytest.mark.parametrize("prompt_format", ["plain", "chat"])
+def test_a_text_is_worded_exactly_as_the_vaults_run_worded_it(
+    settings, chat_base, random_bank, monkeypatch, capsys, prompt_format
+):
+    run = settings(
+        base_model=str(chat_base), data="synthetic:1", dtype="float32", retrieved=2, profile=True, max_queries=2,
+        max_length=500, prompt_format=prompt_format,
+    )  # fmt: skip
+    node = Node(run, NodeConfig(0, 1), 7)
+    user = node.roster.stage2[0]
+    tested = node.test_user(user)  # writes the profile text into the vault
+    edits = [random_bank(rank=r, seed=r, dtype=torch.float32).tensors(0) for r in (3, 2)]
+    collective = node.vault.write_collective(edits[0])
+    node.vault.write(user, edits[1], base=node.base.fingerprint, collective=collective, settings=run.as_json())
+    chat = Chat(node.vault, user)
+    for query, row in zip(tested.queries, tested.rows, strict=True):
+        assert asked_by(chat, chat.task.query_text(query), monkeypatch) == row.question
+    words = chat.base.tokenizer.decode(list(tested.rows[0].question))
+    assert words.startswith("[system]" if prompt_format == "chat" else kept_text(node.vault, user).split(" ")[0])
+    assert words.count("tweet:") == 3 and chat.missing == [] and "warning" not in capsys.readouterr().err
+
+
+def test_what_stood_before_the_runs_prompts_and_is_not_here_is_said(filled, capsys, tmp_path, monkeypatch):
+    chat = Chat(filled(profile=True, retrieved=2), "alice")
+    said = capsys.readouterr().err
+    assert "profile text of user 'alice' (profile = true), and the vault keeps none" in said
+    assert "up to 2 items of the user's history" in said and "give --history FILE" in said
+    plain = f"{chat.task.instruction}x\ntweet:"
+    assert chat.base.tokenizer.decode(list(asked_by(chat, "x", monkeypatch))) == plain
+    (tmp_path / "own.jsonl").write_text('{"text": "soup is good"}\n{"text": "rain again"}\n')
+    vault = filled(profile=True, retrieved=1)
+    vault.keep("alice", "profile", {"text": torch.tensor(list(b"short lines"), dtype=torch.uint8)}, {"key": "0" * 16})
+    chat = Chat(vault, "alice", history=tmp_path / "own.jsonl")
+    words = chat.base.tokenizer.decode(list(asked_by(chat, "rain", monkeypatch)))
+    assert words == f"short lines\ntweet: rain again\n\n{chat.task.instruction}rain\ntweet:"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_in_turns_needs_a_base_with_a_template(filled):
+    with pytest.raises(ValueError, match="needs a base model with a chat template, and its tokenizer has none"):
+        Chat(filled(prompt_format="chat"), "alice")
 
 
 def test_a_sealed_vault_answers_for_its_key_alone(capsys, monkeypatch, filled, tmp_path):

@@ -205,6 +205,7 @@ def test_a_cells_name_tells_settings_and_data_apart_but_not_places(script, tmp_p
 def test_a_cell_that_finished_before_a_setting_came_keeps_its_name_while_that_is_at_its_default(script):
     """The name as the first release had it."""
     later = {"stage1", "warmup", "schedule", "history-rows", "stage2-layers", "min-replies", "norm-bound"}
+    later |= {"prompt-format"}
     places = {"app", "data", "output-dir", "node-timeout", "device"}
     cell = script("cells.cell").Cell("LaMP_2N", "perfit", 3, {"data": "synthetic:4", "seed": 3})
     what = {key: value for key, value in cell.settings().as_config().items() if key not in later | places}

@@ -217,6 +217,7 @@ LATER = {
     "style-strength": 0.1,
     "held-out": 0,
     "history-rows": "bare",
+    "prompt-format": "plain",
     "answer": "decode",
     "top-k": 10,
     "top-p": 0.9,

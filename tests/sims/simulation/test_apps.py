@@ -41,3 +41,13 @@ def test_a_method_whose_library_is_not_installed_is_refused_before_anything_star
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ValueError, match="method 'oppu' .* needs peft, not installed: peft; make setup"):
         apps.preflight(settings)
+
+
+def test_turns_need_a_base_with_a_chat_template_before_anything_starts(tiny_base):
+    with pytest.raises(ValueError, match="needs a base model with a chat template .* set prompt-format='plain'"):
+        apps.preflight(apps.settings("lamp7", {"base-model": str(tiny_base), "prompt-format": "chat"}))
+
+
+def test_rows_longer_than_the_bases_context_are_refused_before_anything_starts(tiny_base):
+    with pytest.raises(ValueError, match="max-length must .* context of 512 tokens, got 600; set max-length=512"):
+        apps.preflight(apps.settings("lamp7", {"base-model": str(tiny_base), "max-length": 600}))
