@@ -66,8 +66,10 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "exploration": {"cells", "console", "simulation"},
             "scores": {"cells", "console", "simulation"},
         },
+        {"averages": {"cells", "console", "exploration", "simulation"}},
         {COMMANDS: {
-            "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "scores", "simulation",
+            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "scores",
+            "simulation",
         }},
     ],
 }  # fmt: skip
