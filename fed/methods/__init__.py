@@ -5,6 +5,7 @@ perfit             PerFit, and its stage 1 alone
 reft               private LoReFT alone: reft-p, reft-cp
 fedreft            FedReFT: each user's edit mixed with the median of all others'
 lora               lora-c, lora-p, oppu
+half_lora          ffa-lora, fedsa-lora: one of the two matrices is federated
 stylevector        a user's style as one direction, found without training
 non_personalized   the base as it is; rag and pag too
 exported           the trained edits as other software takes them: stages of LoReFT for pyreft and EasySteer

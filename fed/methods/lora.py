@@ -9,7 +9,7 @@ r = α = 8. Users train one after the other by PEFT on the one shared base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -88,12 +88,26 @@ class Lora(Method):
         """Put the method's adapters of these names on the base."""
         return adapted(base, {name: self.targets[name] for name in names}, costs.LORA_RANK, costs.LORA_ALPHA)
 
-    def _fit(self, adapters: Adapters, name: str, start: Tensors, user: UserRows, training: LocalTraining) -> Trained:
-        """Train the adapter of this name from `start` on one user's rows."""
+    def _fit(
+        self,
+        adapters: Adapters,
+        name: str,
+        start: Tensors,
+        user: UserRows,
+        training: LocalTraining,
+        trained: Collection[str] | None = None,
+    ) -> Trained:
+        """Train the adapter of this name from `start` on one user's rows.
+
+        Args:
+            trained: which of its tensors; None: all.
+        """
         base, plan = training.base, training.plan
         adapters.fill(name, start)
         adapters.use([n for n in self.targets if n == COLLECTIVE or name == PRIVATE], trained=name)
-        own = adapters.parameters(name)
+        own = {key: p for key, p in adapters.parameters(name).items() if trained is None or key in trained}
+        for key, parameter in adapters.parameters(name).items():
+            parameter.requires_grad_(key in own)
         optimizer = torch.optim.AdamW(own.values(), lr=plan.rate, weight_decay=plan.weight_decay)
         with logits_only_where(base.model) as choose:
             result = one_user.fit(
@@ -108,6 +122,14 @@ class Lora(Method):
                 training.progress,
             )
         return Trained(user.user_id, adapters.tensors(name, list(start)), result)
+
+    def put(self, adapters: Adapters, collective: Tensors | None, private: Tensors | None) -> None:
+        """Put one arm's adapters in force, filled; None: without that one."""
+        given = {COLLECTIVE: collective, PRIVATE: private}
+        names = [name for name in self.targets if given[name] is not None]
+        for name in names:
+            adapters.fill(name, given[name] or {})
+        adapters.use(names)
 
     def reader(self, base: BaseModel, collective: Tensors, private: Mapping[str, Tensors]) -> Reader:
         return _LoraReader(self, base, collective, private)
@@ -125,15 +147,10 @@ class _LoraReader(EditReader):
         for i, question in enumerate(questions):
             groups.setdefault((question.collective, question.personal), []).append(i)
         answers: dict[int, T] = {}
-        targets = self._lora.targets
-        with self._lora.adapted(self.base, tuple(targets)) as adapters:
-            if COLLECTIVE in targets:
-                adapters.fill(COLLECTIVE, self._collective)
+        with self._lora.adapted(self.base, tuple(self._lora.targets)) as adapters:
             for (collective, personal), places in groups.items():
-                if personal is not None:
-                    adapters.fill(PRIVATE, self._private[personal])
-                wanted = {COLLECTIVE: collective, PRIVATE: personal is not None}
-                adapters.use([name for name in targets if wanted[name]])
+                shared = self._collective if collective else None
+                self._lora.put(adapters, shared, None if personal is None else self._private[personal])
                 group = [questions[i] for i in places]
                 answers |= zip(places, answer([EditedRow(q.row) for q in group], group), strict=True)
         return [answers[i] for i in range(len(questions))]

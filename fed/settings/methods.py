@@ -33,6 +33,8 @@ _ADAPTERS: Mapping[str, tuple[str | float, ...]] = {
     "engine": ("batched",),
     "average": ("svd", "fedavg", "median", "krum", "multikrum", "trimmed", "bulyan"),
 }
+# One matrix of LoRA's two, whose mean is that of its entries under either name.
+_ENTRIES: Mapping[str, tuple[str | float, ...]] = {"engine": ("batched",), "average": ("svd", "fedavg")}
 METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
     "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
@@ -41,6 +43,8 @@ METHODS: dict[str, Entry] = {
     "lora-c": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
     "lora-p": Entry("fed.methods.lora.Lora", libraries=("peft",)),
     "oppu": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
+    "ffa-lora": Entry("fed.methods.half_lora.FFALora", _ENTRIES, libraries=("peft",)),
+    "fedsa-lora": Entry("fed.methods.half_lora.FedSALora", {**_ENTRIES, "stage1": ("federated",)}, libraries=("peft",)),
     "fedreft": Entry(
         "fed.methods.fedreft.FedReFT",
         {

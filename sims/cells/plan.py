@@ -20,9 +20,11 @@ from fed.lamp.tasks import TASKS, get_task
 from fed.settings.methods import METHODS
 from fed.settings.settings import Settings
 
-# What a comparison has by default: RAG with one, two and four items of the history, as the paper's tables.
+# What a comparison has by default: RAG with one, two and four items of the history, as the paper's tables; not the
+# methods that send half of a LoRA, which answer to the question of bytes.
 RAG = ("rag", "rag:retrieved=2", "rag:retrieved=4")
-COMPARED = tuple(label for name in METHODS for label in (RAG if name == "rag" else (name,)))
+HALVES = ("ffa-lora", "fedsa-lora")
+COMPARED = tuple(name for one in METHODS if one not in HALVES for name in (RAG if one == "rag" else (one,)))
 PRESETS = ("small", "app", "paper")
 
 

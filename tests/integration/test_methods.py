@@ -24,7 +24,7 @@ from tests.integration.in_process import RUN_ID, federate
 pytest.importorskip("peft")
 LOREFT = {"perfit", "perfit-stage1", "reft-p", "reft-cp", "fedreft"}
 ENGINE = {name: "batched" if name in LOREFT else "none" for name in METHODS}
-ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu"), "peft")
+ENGINE |= dict.fromkeys(("lora-c", "lora-p", "oppu", "ffa-lora", "fedsa-lora"), "peft")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,8 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     arms = {arm for arm, found in report["arms"].items() if found is not None}
     assert arms == {"base"} | ({"stage1"} if one else set()) | ({"stage1+2", "swapped"} if vaults else set())
     losses = {arm: report["arms"][arm]["loss_per_token"] for arm in arms}
+    if method == "fedsa-lora":  # its A does nothing without a user's B
+        assert losses.pop("stage1") == losses["base"]
     assert len(set(losses.values())) == len(losses)  # each arm's tensors do something
     assert report["ceiling"]["golds"] == report["data"]["queries"]
     # Three of the tiny base's tokens are three letters.
