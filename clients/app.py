@@ -12,9 +12,10 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import messages as host
+from clients.device.node_config import NodeConfig
+from clients.device.protection import Protection
 from clients.messages import bundled
 from clients.node import Node
-from clients.node_config import NodeConfig
 from clients.portions import portions, said
 from clients.progress import Progress
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
@@ -31,6 +32,7 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
     """Build the node for a message; a broken rule becomes an error reply, and the node stays connected.
 
     A device says all of it in its own log and the bare rule to the server; of a simulation the operator sees all.
+    What a device's policy does not accept is refused before the node is built, and what it does not let out stays.
     """
 
     @wraps(handler)
@@ -42,8 +44,10 @@ def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
             settings = Settings.parse(context.run_config)
             if config.device and settings.stage1 == "pooled":
                 raise SettingsError("stage1 must be 'federated' on devices, whose rows never leave them, got 'pooled'")
+            protection = Protection(config, settings, context.run_id)
+            protection.admit(message)  # before anything of the user's is read, as a Node does
             node = Node(settings, config, context.run_id)
-            content = bundled(handler(message, node))
+            content = bundled(protection.let_out(message, handler(message, node)))
             if node.is_simulated:
                 host.put_timing(content, began, time.time())
             return Message(content, reply_to=message)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,14 @@ def collective_of(message: Message, method: Method, settings: Settings, place: i
     records = message.content.array_records
     array = records[f"{place}/arrays" if f"{place}/arrays" in records else "arrays"]["edit"]
     return wire.unpack(array.numpy(), method.collective_shapes(), settings.wire_dtype)
+
+
+def tensors_in(message: Message, method: Method, settings: Settings) -> Iterator[Tensors]:
+    """Every edit that the message carries, for all or for one user. Raises ValueError for an array that is none."""
+    for key, record in message.content.array_records.items():
+        if key.rpartition("/")[2] != "arrays" or set(record) != {"edit"}:
+            raise ValueError("a message's arrays must be edits")
+        yield wire.unpack(record["edit"].numpy(), method.collective_shapes(), settings.wire_dtype)
 
 
 def put_tensors(content: RecordDict, place: int, tensors: Tensors, method: Method, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 
 from clients.collector import without_collector
-from clients.node_config import NodeConfig, NodeConfigError
+from clients.device.node_config import NodeConfig, NodeConfigError
 from clients.progress import Progress, say_once
 from fed import methods
 from fed.answering.choice import Choice

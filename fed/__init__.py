@@ -17,4 +17,5 @@ privacy/         private tensors at rest: written, sealed, erased
 settings/        the run config: its keys and their rules, the registry of methods, paths
 methods/         the methods a run can choose, one file each
 exploration/     what users' vectors and trained edits look like: spectra, the shift of all, neighbours, clusters
+policy/          a device's own rules: what a run may ask of it, and what may leave it
 """

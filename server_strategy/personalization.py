@@ -57,11 +57,12 @@ def personalize(
     replies = grid.send(users, content, "train.personalize")
     valid_replies = _some_or_stop(replies, users, "train private vectors", warn)
     metrics = [_numbers(reply) for reply in valid_replies.values()]
-    epochs = sorted((key for key in metrics[0] if key.startswith("epoch-")), key=lambda key: int(key[len("epoch-") :]))
+    epochs = {key for of_user in metrics for key in of_user if key.startswith("epoch-")}
     losses = []
-    for number, key in enumerate(epochs, 1):
-        rows = math.fsum(of_user["num-examples"] for of_user in metrics)
-        mean = math.fsum(of_user["num-examples"] * of_user[key] for of_user in metrics) / rows
+    for number, key in enumerate(sorted(epochs, key=lambda key: int(key[len("epoch-") :])), 1):
+        with_loss = [of_user for of_user in metrics if key in of_user]  # a device may keep its losses to itself
+        rows = math.fsum(of_user["num-examples"] for of_user in with_loss)
+        mean = math.fsum(of_user["num-examples"] * of_user[key] for of_user in with_loss) / rows
         losses.append({"epoch": number, "loss": mean})
     return list(valid_replies), losses
 

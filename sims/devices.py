@@ -37,6 +37,7 @@ def _parser() -> Parser:
         help="each device in a network namespace of its own (default: as root with iproute2)",
     )
     add("--encrypt", action="store_true", help="seal each vault with a key file of its own")
+    add("--strict", action="store_true", help="devices keep their own strict policy (default: exact figures leave)")
     add("--capture", action="store_true", help="keep everything that passes, for a search; meant with --no-tls")
     add("--threads", type=int, default=max(1, (os.cpu_count() or 1) // 4), metavar="N", help="of torch, in each device")
     add("--folder", type=Path, metavar="DIR", help="of server and devices (default: runs/devices/<time>)")

@@ -192,6 +192,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def open_policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a policy that accepts every run and lets exact figures out, for devices of made-up users."""
+    file = tmp_path_factory.mktemp("policy") / "open.toml"
+    file.write_text("open = true\n")
+    return str(file)
+
+
+@pytest.fixture(scope="session")
 def settings_in(tiny_base: Path) -> Callable[..., Settings]:
     """settings_in(folder, rounds=2, …) -> Settings of a short LaMP_7 run on the tiny base; keys with `_` for `-`."""
     file = REPOSITORY / "sims" / "lamp7" / "pyproject.toml"

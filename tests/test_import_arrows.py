@@ -45,6 +45,9 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
                 "answering", "averages", "base", "communication", "edits", "forward", "lamp", "randomness", "settings",
                 "training",
             },
+            "policy": {
+                "answering", "atomic_write", "base", "edits", "forward", "lamp", "settings",
+            },
         },
     ],
     "server_strategy": [

@@ -141,13 +141,13 @@ def _choose(
 
 def arm_scores(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
     """One arm's scores over users, None without queries: loss per token, all tokens pooled, with the golds' EOS tokens
-    and without them; the task's metrics.
+    and without them; the task's metrics. Of devices that let out only one of the two it is that one.
     """
-    if not any(part["tokens"] for part in parts):
+    if not any(part.get("tokens") or part.get("count") for part in parts):
         return None
     total = metrics.merge(parts)
-    scores = {"loss_per_token": total["nll"] / total["tokens"]}
-    words = total["tokens"] - total.get("eos_tokens", 0.0)  # sums written earlier do not tell EOS tokens apart
+    scores = {"loss_per_token": total["nll"] / total["tokens"]} if total.get("tokens") else {}
+    words = total.get("tokens", 0.0) - total.get("eos_tokens", 0.0)  # sums written earlier do not tell EOS tokens apart
     if "nll_eos" in total and words:
         scores["loss_per_token_without_eos"] = (total["nll"] - total["nll_eos"]) / words
     if total.get("count"):

@@ -73,6 +73,20 @@ def resolve(source: str) -> tuple[str, str]:
     return source, _hub_folder(source)
 
 
+def is_here(source: str) -> bool:
+    """Whether a base model can be read without asking a hub: embedded, a file, a folder, or fetched before."""
+    if source == EMBEDDED or source.endswith(".gguf") or Path(source).is_dir():
+        return True
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(source, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return False
+    return True
+
+
 def _find_gguf(source: str) -> Path:
     if source != EMBEDDED:
         path = Path(source).expanduser()

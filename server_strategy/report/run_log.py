@@ -83,9 +83,8 @@ class RunLog:
         write_text(self._folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in self._rounds))
         failed = f", {row['failed']} failed" if row["failed"] else ""
         what = "pooled" if self._settings.stage1 == "pooled" else f"round {row['round']}/{self._settings.rounds}"
-        say(
-            f"stage 1: {what} · {row['users']} users{failed} · training loss {row['loss']:.4f} · {row['seconds']:.1f} s"
-        )
+        loss = "not told" if row["loss"] is None else f"{row['loss']:.4f}"
+        say(f"stage 1: {what} · {row['users']} users{failed} · training loss {loss} · {row['seconds']:.1f} s")
 
     def keep_collective(self, edit: Tensors) -> None:
         """Keep the collective edit that stage 1 ended with."""

@@ -114,10 +114,9 @@ class CollectiveStrategy(Strategy):
             )
         # Average.
         weights = [_metric(reply, "num-examples") for reply in replies_to_average]
-        losses = [_metric(reply, "train-loss") for reply in replies_to_average]
-        loss = math.fsum(w * of_user for w, of_user in zip(weights, losses, strict=True)) / math.fsum(weights)
+        loss = _mean_loss(replies_to_average, weights)
         if self._average == "fedavg":
-            for_inner = [*replies_to_average, *failed_replies]  # it counts the failed ones in its log
+            for_inner = [*_alike(replies_to_average), *failed_replies]  # it counts the failed ones in its log
         else:
             for_inner = [self._mean_reply(self._round, replies_to_average, weights, loss)]
         arrays, metrics = self._inner.aggregate_train(server_round, for_inner)
@@ -145,14 +144,16 @@ class CollectiveStrategy(Strategy):
         )
         return arrays, metrics
 
-    def _mean_reply(self, current: Round, replies: list[Message], weights: list[float], loss: float) -> Message:
+    def _mean_reply(self, current: Round, replies: list[Message], weights: list[float], loss: float | None) -> Message:
         """One reply, as if of one user, that holds the method's mean of the users' edits."""
         edits = [self._translation.edit_of(reply) for reply in replies]
         try:
             mean = self._method.average(self._average, edits, weights, current.start)
         except ValueError as error:
             raise RunError(f"round {current.number}: {error}") from error
-        metrics = MetricRecord({"num-examples": int(sum(weights)), "train-loss": loss})
+        metrics = MetricRecord({"num-examples": int(sum(weights))})
+        if loss is not None:
+            metrics["train-loss"] = loss
         content = RecordDict({"arrays": self._translation.to_record(mean), "metrics": metrics})
         return Message(content, dst_node_id=1, message_type="train")
 
@@ -192,6 +193,28 @@ def make_strategy(
         min_replies=settings.min_replies,
         on_round=on_round,
     )
+
+
+def _mean_loss(replies: Sequence[Message], weights: Sequence[float]) -> float | None:
+    """The mean training loss of those who tell theirs, which a device's policy may not; None where nobody does."""
+    told = [
+        (weight, _metric(reply, "train-loss"))
+        for reply, weight in zip(replies, weights, strict=True)
+        if "train-loss" in reply.content.metric_records["metrics"]
+    ]
+    return math.fsum(w * loss for w, loss in told) / math.fsum(w for w, _ in told) if told else None
+
+
+def _alike(replies: Sequence[Message]) -> list[Message]:
+    """The replies, without losses where one tells none: a stock strategy wants the same numbers of all."""
+    if len({"train-loss" in reply.content.metric_records["metrics"] for reply in replies}) < 2:
+        return list(replies)
+    alike = []
+    for reply in replies:
+        metrics = MetricRecord({"num-examples": reply.content.metric_records["metrics"]["num-examples"]})
+        content = RecordDict({"arrays": reply.content["arrays"], "metrics": metrics})
+        alike.append(Message(content, dst_node_id=1, message_type="train"))
+    return alike
 
 
 def _metric(reply: Message, name: str) -> float:

@@ -165,8 +165,8 @@ def bench_stage2(source: str, users: int, say: Callable[[str], None]) -> dict[st
     from flwr.supercore.task_identity import TaskIdentity
 
     from clients.app import app
+    from clients.device.node_config import NodeConfig
     from clients.node import Node
-    from clients.node_config import NodeConfig
 
     # A node that hosts all users, and a message for all of them.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as Flower sets in its processes

@@ -73,7 +73,11 @@ def run(options: argparse.Namespace) -> dict[str, list[tuple[str, float, float]]
         tweets = [{"text": f"tweet {n} of somebody who writes"} for n in range(8)]
         queries = [{"input": f"Paraphrase: tweet {n} of somebody", "gold": f"tweet {n} of some body"} for n in range(8)]
         history.write_text("".join(json.dumps(line) + "\n" for line in tweets + queries), encoding="utf-8")
+        policy = Path(folder) / "policy.toml"
+        policy.write_text("messages-a-day = 1000000\nmessages-an-hour = 1000000\nrank-share = 1.0\n", encoding="utf-8")
         node_config = {"user-id": "alice", "history": str(history), "vault": str(Path(folder) / "vault")}
+        node_config |= {"policy": str(policy), "base-model": options.base_model}
+        run_config["max-queries"] = 8  # a device answers no fewer
         for kind in MESSAGES:
             measure(kind, run_config, node_config)  # what is cached on disk is there from now on
         measured: dict[str, list[list[tuple[str, float, float]]]] = {kind: [] for kind in MESSAGES}

@@ -47,8 +47,17 @@ def write_history(corpus: Corpus, user_id: str, path: Path) -> None:
     path.chmod(0o600)
 
 
-def equip(farm: Farm, corpus: Corpus, settings: Settings, user: str, *, encrypt: bool) -> Device:
-    """Add a device with the user's history, an empty vault, and a key file for it if asked."""
+def equip(farm: Farm, corpus: Corpus, settings: Settings, user: str, *, encrypt: bool, strict: bool = False) -> Device:
+    """Add a device with the user's history and an empty vault.
+
+    Args:
+        farm: the devices.
+        corpus: whose users they are.
+        settings: the run's.
+        user: whose device this is.
+        encrypt: make a key file that seals the vault.
+        strict: keep the policy that a device has by itself; else it accepts every run and lets exact figures out.
+    """
     folder = farm.folder / user
     write_history(corpus, user, folder / "history.json")
     config = {
@@ -60,6 +69,9 @@ def equip(farm: Farm, corpus: Corpus, settings: Settings, user: str, *, encrypt:
     if encrypt:
         new_key_file(folder / "vault.key")
         config["vault-key-file"] = str(folder / "vault.key")
+    if not strict:
+        write_text(folder / "policy.toml", "open = true\n")
+        config["policy"] = str(folder / "policy.toml")
     return farm.add(user, config)
 
 
@@ -163,7 +175,7 @@ def run_devices(options: argparse.Namespace) -> Path:
             f"{'registered keys only' if farm.auth else 'any SuperNode'}; files in {farm.folder}"
         )
         for user in users:
-            device = equip(farm, corpus, settings, user, encrypt=options.encrypt)
+            device = equip(farm, corpus, settings, user, encrypt=options.encrypt, strict=options.strict)
             farm.start(device)
             assert device.process is not None
             where = f" in network namespace {device.link.namespace}" if device.link else ""

@@ -14,8 +14,8 @@ import torch
 
 from clients import chat as command
 from clients.chat import Chat
+from clients.device.node_config import NodeConfig
 from clients.node import Node
-from clients.node_config import NodeConfig
 from fed.base import model as base_model
 from fed.base.random_base import save_tiny, tiny_tokenizer
 from fed.privacy.sealed import Secret, new_key_file

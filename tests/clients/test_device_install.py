@@ -67,14 +67,14 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_device_runs_a_whole_federation_with_what_pip_install_brings(site, tiny_base, tmp_path):
+def test_a_device_runs_a_whole_federation_with_what_pip_install_brings(site, tiny_base, tmp_path, open_policy):
     app = tomllib.loads((REPOSITORY / "sims" / "lamp7" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     tiny = {"base-model": str(tiny_base), "layers": "1,2", "max-new-tokens": 3, "dtype": "float32"}
     history = tmp_path / "history.jsonl"
     tweets = [{"text": f"tweet number {n}"} for n in range(6)]
     asked = [{"input": f"paraphrase {n}", "gold": f"p {n}"} for n in range(4)]
     history.write_text("".join(json.dumps(line) + "\n" for line in tweets + asked))
-    config = {"user-id": "alice", "history": str(history), "vault": str(tmp_path / "vault")}
+    config = {"user-id": "alice", "history": str(history), "vault": str(tmp_path / "vault"), "policy": open_policy}
     arguments = [str(site), *(json.dumps(value) for value in (ABSENT, config, app | tiny))]
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", DEVICE, *arguments], capture_output=True, text=True, timeout=300

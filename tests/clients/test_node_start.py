@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clients.collector import without_collector
+from clients.device.node_config import NodeConfig
 from clients.node import Node
-from clients.node_config import NodeConfig
 from fed.base import model as base_model
 from fed.settings.settings import Settings
 

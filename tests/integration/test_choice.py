@@ -53,11 +53,11 @@ def test_every_method_chooses_labels_and_users_keep_their_answers(settings, star
     assert all(kind in ("MetricRecord", "ConfigRecord") for kind in _kinds_of_evaluation(grid))
 
 
-def test_a_device_of_its_own_writes_no_answers(settings, stars, tmp_path):
+def test_a_device_of_its_own_writes_no_answers(settings, stars, tmp_path, open_policy):
     run = settings(task="LaMP_3", data=str(stars), answer="choice", cohorts="all", rounds=1, fraction=1.0)
     grid = RecordingGrid(1, run)
     (context,) = grid._contexts.values()
-    context.node_config = {"user-id": "a", "vault": str(tmp_path / "own")}
+    context.node_config = {"user-id": "a", "vault": str(tmp_path / "own"), "policy": open_policy}
     report = run_server(grid, run, run.run_folder(RUN_ID))
     assert [user["user_id"] for user in report["users"]] == ["a"] and report["arms"]["stage1+2"]["mae"] >= 0
     assert list((tmp_path / "own").glob("a-*/*.safetensors"))

@@ -19,8 +19,11 @@ from tests.integration.in_process import RecordingGrid, federate
 
 
 @pytest.fixture
-def devices(tmp_path):
-    """devices(settings) -> node configs of one device a user of the run's data, each with a history file of its own."""
+def devices(tmp_path, open_policy):
+    """devices(settings) -> node configs of one device a user of the run's data, each with a history file of its own.
+
+    Their policy is open, as in a simulation, whose exact figures they give.
+    """
 
     def make(settings: Settings, count: int = 4) -> list[dict]:
         corpus = open_corpus(settings.data, get_task(settings.task), seed=settings.seed)
@@ -34,7 +37,7 @@ def devices(tmp_path):
             record = {"user_id": name, "profile": list(user.profile), "query": asked}
             (home / "history.json").write_text(json.dumps([record]))
             config = {"user-id": name, "history": str(home / "history.json"), "vault": str(home / "vault")}
-            configs.append(config)
+            configs.append(config | {"policy": open_policy})
         return configs
 
     return make

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from clients.device.node_config import NodeConfig
 from clients.node import Node
-from clients.node_config import NodeConfig
 from fed.lamp.tasks import get_task
 from fed.settings.methods import METHODS
 from tests.integration.in_process import RUN_ID, federate

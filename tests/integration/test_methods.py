@@ -7,8 +7,8 @@ import math
 
 import pytest
 
+from clients.device.node_config import NodeConfig
 from clients.node import Node
-from clients.node_config import NodeConfig
 from fed.answering.comparisons import PAIRS
 from fed.base import model as base_model
 from fed.communication import costs

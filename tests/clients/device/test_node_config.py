@@ -2,7 +2,7 @@
 
 import pytest
 
-from clients.node_config import NodeConfig, NodeConfigError
+from clients.device.node_config import NodeConfig, NodeConfigError
 from fed.privacy.sealed import new_key_file
 
 ALICE = {"user-id": "alice", "vault": "/var/lib/alice"}

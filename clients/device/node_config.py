@@ -1,7 +1,7 @@
 """The node config: what a SuperNode is told where it runs (`flower-supernode --node-config '…'`), checked.
 
-A device has `user-id` and, of its own, `history`, `base-model`, `vault` and the vault's secret; a simulated SuperNode
-has `partition-id` and `num-partitions`, which Flower sets.
+A device has `user-id` and, of its own, `history`, `base-model`, `vault`, the vault's secret and `policy`, the file of
+its own rules; a simulated SuperNode has `partition-id` and `num-partitions`, which Flower sets.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fed.policy.policy import OPEN, STRICT, Policy, PolicyError
 from fed.privacy.sealed import Secret
 
-DEVICE_KEYS = ("user-id", "history", "base-model", "vault", "vault-key-file", "vault-passphrase-file")
+DEVICE_KEYS = ("user-id", "history", "base-model", "vault", "vault-key-file", "vault-passphrase-file", "policy")
 SIMULATION_KEYS = ("partition-id", "num-partitions")
 
 
@@ -35,6 +36,7 @@ class NodeConfig:
     Attributes:
         part: which of the simulated nodes this is, from 0 on.
         parts: how many simulated nodes there are; 0 on a device.
+        policy: what a run may ask of this node; a device's strict, where it has no file of its own rules.
     """
 
     part: int = 0
@@ -44,6 +46,7 @@ class NodeConfig:
     base_model: str | None = None
     vault: Path | None = None
     secret: Secret | None = None
+    policy: Policy = OPEN
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> NodeConfig:
@@ -71,6 +74,7 @@ class NodeConfig:
             base_model=texts["base-model"],
             vault=_path("vault", texts["vault"]),
             secret=_secret(texts),
+            policy=_policy(_path("policy", texts["policy"])),
         )
 
     @classmethod
@@ -95,6 +99,15 @@ def _path(key: str, text: str | None) -> Path | None:
     if not path.is_absolute():
         raise NodeConfigError(f"{key} must be an absolute path", repr(text), "a SuperNode has no folder of its own")
     return path
+
+
+def _policy(path: Path | None) -> Policy:
+    if path is None:
+        return STRICT
+    try:
+        return Policy.read(path)
+    except PolicyError as error:
+        raise NodeConfigError("the policy must be a readable TOML file of rules", str(error)) from None
 
 
 def _secret(texts: Mapping[str, str | None]) -> Secret | None:
