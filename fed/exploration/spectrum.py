@@ -8,8 +8,9 @@ model. So it never stands alone here:
 
     bootstrap      users drawn with replacement. Some 63 % of them are distinct, so where U bounds r the draws lie lower
     random         vectors of the same lengths in directions drawn uniformly: what r_p is where nothing is shared
-    above chance   how many leading directions hold more than under `random`: parallel analysis (Horn, 1965), one after
-                   the other, each by its share of what the directions before it left
+    above chance   how many leading directions hold more than under `random`: one after the other, each by its share of
+                   what the directions before it left (parallel analysis, Horn, 1965, with deflation: compared with the
+                   k-th random direction, the first one of noise would pass four times too often)
 
 Promise: where every direction is random, `above_chance` finds one in at most 5 % of data sets, and where a low rank is
 planted it finds that rank (tests/fed/exploration/test_spectrum.py).
@@ -110,31 +111,34 @@ def above_chance(
 ) -> Chance:
     """Try the leading directions one after the other, each by its share of what those before it left.
 
+    Where k directions are taken away, what is left has k fewer dimensions on either side and rows of other lengths; so
+    have the random vectors that it is compared with, whose first direction is the one that counts.
+
     Args:
         vectors: (U, d), at least two users.
         centre: whether what differs from the mean is tried.
-        draws: of random vectors; p values are multiples of 1 / (draws + 1).
+        draws: of random vectors at each step; p values are multiples of 1 / (draws + 1).
     """
     rng = np.random.default_rng(seed)
+    users, size = vectors.shape
     seen = centred(vectors) if centre else vectors
-    lengths = np.linalg.norm(seen, axis=1)
-    control = []
-    for _ in range(draws):
-        random = random_directions(lengths, vectors.shape[1], rng)
-        control.append(energies(centred(random) if centre else random))
-    most = min(vectors.shape[0] - 1 - centre, vectors.shape[1] - 1)  # the last ones' share is 1 for everybody
-    ours, theirs = _shares_of_rest(energies(seen)), np.array([_shares_of_rest(energy) for energy in control])
+    left, values, right = np.linalg.svd(seen, full_matrices=False)
+    control: list[Array] = []
     p_values: list[float] = []
-    for k in range(most):
-        p_values.append(float((1 + (theirs[:, k] >= ours[k]).sum()) / (1 + draws)))
+    for k in range(max(1, min(users - centre, size) - 1)):
+        rest = seen - (left[:, :k] * values[:k]) @ right[:k]
+        # Centring is one more direction of the users that is gone: the one in which all are alike.
+        gone = np.column_stack([left[:, :k], np.full((users, 1), users**-0.5)]) if centre else left[:, :k]
+        lengths, drawn = np.linalg.norm(rest, axis=1), []
+        for _ in range(draws):
+            random = random_directions(lengths, size - k, rng)
+            drawn.append(energies(random - gone @ (gone.T @ random)))
+        control = control or drawn
+        share = float(values[k]) ** 2 / max(float((values[k:] ** 2).sum()), np.finfo(float).tiny)
+        as_large = sum(bool(energy[0] >= share * energy.sum()) for energy in drawn)
+        p_values.append((1 + as_large) / (1 + draws))
         if p_values[-1] > LEVEL:
             break
     above = sum(p <= LEVEL for p in p_values)
     dimensions = {share: float(np.mean([dimensions_for(e, share) for e in control])) for share in shares}
     return Chance(above, tuple(p_values), dimensions, np.mean(control, axis=0))
-
-
-def _shares_of_rest(energy: Array) -> Array:
-    """(n,): each one's share of itself and all that follow."""
-    rest = energy[::-1].cumsum()[::-1]
-    return np.divide(energy, rest, out=np.zeros_like(energy), where=rest > 0)

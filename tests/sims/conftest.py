@@ -47,6 +47,26 @@ def command(script, capsys, monkeypatch) -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope="session")
+def painted() -> Callable[[Any, Path], list[Path]]:
+    """In place of `exploration.figures.save`: a figure is made, but not laid out and written, which takes a second."""
+
+    def save(drawing: Any, folder: Path) -> list[Path]:
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        drawing.paint(figure)
+        assert figure.axes and ", seed " in drawing.title
+        return [folder / f"{drawing.name}.png"]
+
+    return save
+
+
+@pytest.fixture
+def quick_figures(script, monkeypatch, painted) -> None:
+    monkeypatch.setattr(script("explore"), "save", painted)
+
+
+@pytest.fixture(scope="session")
 def short_run(tiny_base: Path) -> Callable[..., dict[str, Any]]:
     """short_run(folder, seed=1) -> the run config of a short run of lamp7 on the tiny base; keys with `_` for `-`."""
 

@@ -71,7 +71,7 @@ def test_blocks_are_spaced_symmetrically_about_the_middle(runs):
 
 
 def test_layers_asks_for_each_block_and_for_more_and_says_whether_earlier_is_better(
-    canned, command, tmp_path, tiny_base
+    canned, command, tmp_path, tiny_base, quick_figures
 ):
     ended = command("explore", "layers", *TINY, "--base-model", tiny_base, "--out", tmp_path)
     assert ended.code == 0 and "the best single block is 0" in ended.out and "earlier is better" in ended.out
@@ -80,10 +80,10 @@ def test_layers_asks_for_each_block_and_for_more_and_says_whether_earlier_is_bet
     found = result(tmp_path, "layers")
     assert found["earlier_minus_later"]["difference"] == pytest.approx(-0.2)
     assert [row["layers"] for row in found["sets"]] == [[2], [1, 2], [0, 1, 2, 3]]
-    assert {f.name for f in (tmp_path / "LaMP_7").glob("*.png")} == {"layers-single.png", "layers-many.png"}
+    assert "layers.json, layers-single.png, layers-many.png" in ended.out
 
 
-def test_ranks_asks_for_every_pair_and_tells_which_rank_matters(canned, command, tmp_path, tiny_base):
+def test_ranks_asks_for_every_pair_and_tells_which_rank_matters(canned, command, tmp_path, tiny_base, quick_figures):
     ended = command("explore", "ranks", *TINY, "--base-model", tiny_base, "--ranks", "1,4", "--out", tmp_path)
     assert ended.code == 0
     assert [(c["stage1-rank"], c["stage2-rank"]) for c in canned] == [(1, 1), (1, 4), (4, 1), (4, 4)]
@@ -91,7 +91,7 @@ def test_ranks_asks_for_every_pair_and_tells_which_rank_matters(canned, command,
     assert result(tmp_path, "ranks")["personal_high_minus_low"]["difference"] == pytest.approx(0)
 
 
-def test_trade_off_puts_each_method_of_each_task_at_its_parameters(canned, command, tmp_path, tiny_base):
+def test_trade_off_puts_each_method_of_each_task_at_its_parameters(canned, command, tmp_path, tiny_base, quick_figures):
     ended = command(
         "explore", "trade-off", "--base-model", tiny_base, "-c", 'layers="1,2"', "--tasks", "LaMP_2N,LaMP_7",
         "--methods", "perfit,perfit-stage1", "--out", tmp_path,
@@ -104,7 +104,6 @@ def test_trade_off_puts_each_method_of_each_task_at_its_parameters(canned, comma
         ("LaMP_7", "perfit", "rougeL", "stage1+2", 2.5),
         ("LaMP_7", "perfit-stage1", "rougeL", "stage1+2", 2.5),
     ]
-    assert command("explore", "report", "--out", tmp_path).code == 0
 
 
 @pytest.mark.nightly

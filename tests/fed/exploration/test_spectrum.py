@@ -6,7 +6,7 @@ import pytest
 from fed.exploration import spectrum
 from fed.exploration.subspaces import principal_angles
 
-USERS, DIMENSIONS = 40, 48
+USERS, DIMENSIONS = 30, 40
 
 
 def noise(seed, users=USERS, dimensions=DIMENSIONS):
@@ -25,26 +25,35 @@ def planted(seed, rank, *, strength=8.0, mean=0.0):
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_a_planted_rank_and_its_directions_are_recovered(rank, centre):
-    for seed in range(5):
+    counts = []
+    for seed in range(8):
         vectors, axes = planted(seed, rank)
-        assert spectrum.above_chance(vectors, centre=centre, draws=99).above == rank
+        counts.append(spectrum.above_chance(vectors, centre=centre, draws=59, seed=1000 + seed).above)
         leading = spectrum.directions(spectrum.centred(vectors) if centre else vectors, rank)
         assert principal_angles(leading, axes).max() < 20  # random ones: above 60 degrees
+    # The first direction after the planted ones passes in 5 % of data sets: more than 2 of 8 in 0.6 % of such tests.
+    assert min(counts) == rank and counts.count(rank) >= 6
 
 
 @pytest.mark.parametrize("centre", [False, True])
 def test_where_no_direction_is_planted_alarms_come_at_their_nominal_rate(centre):
     alarms = sum(
-        spectrum.above_chance(noise(seed), centre=centre, draws=99, seed=seed).above > 0 for seed in range(100)
+        spectrum.above_chance(noise(seed), centre=centre, draws=59, seed=1000 + seed).above > 0 for seed in range(100)
     )
     assert alarms <= 10  # of 100 at 5 %: more than 10 in 1.1 % of such tests
 
 
 def test_a_shift_that_all_users_share_is_one_direction_that_centring_takes_away():
-    rng = np.random.default_rng(0)
-    vectors = 6 * np.eye(DIMENSIONS)[0] + rng.standard_normal((USERS, DIMENSIONS))
-    assert spectrum.above_chance(vectors, centre=False, draws=99).above == 1
-    assert spectrum.above_chance(vectors, centre=True, draws=99).above == 0
+    counts = []
+    for seed in range(8):
+        vectors = 6 * np.eye(DIMENSIONS)[0] + np.random.default_rng(seed).standard_normal((USERS, DIMENSIONS))
+        counts.append(
+            [
+                spectrum.above_chance(vectors, centre=centre, draws=59, seed=1000 + seed).above
+                for centre in (False, True)
+            ]
+        )
+    assert min(counts) == [1, 0] and counts.count([1, 0]) >= 6
 
 
 def test_dimensions_count_the_singular_values_that_hold_a_share_of_the_variance():
