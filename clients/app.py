@@ -200,7 +200,8 @@ def test(message: Message, node: Node) -> RecordDict:
     base = node.base
     progress = Progress(f"evaluate, node {node.part}, {len(users)} users")
     shared = node.vault.read_collective(collective)
-    partners = swap_partners([user for user in users if node.vault.has(user)])
+    use = {"method": node.settings.method, "task": node.settings.task}
+    partners = swap_partners([user for user in users if node.vault.has(user, collective=collective, **use)])
     queries = 0
     reply = RecordDict()
     for portion in portions(users):
@@ -208,7 +209,7 @@ def test(message: Message, node: Node) -> RecordDict:
         tests = [node.test_user(users[place]) for place in portion]
         names = {users[place] for place in portion} & partners.keys()
         names |= {partner for user in names if (partner := partners[user]) is not None}
-        private = {user: node.vault.read(user, base=base.fingerprint, collective=collective) for user in names}
+        private = {user: node.vault.read(user, base=base.fingerprint, collective=collective, **use) for user in names}
         queries += sum(len(user.rows) for user in tests)
         # Of the portions to come the users are known, not the queries: as many as so far, each.
         total = 2 * len(ARMS) * (queries * len(users) // (portion[-1] + 1))
@@ -230,4 +231,6 @@ def test(message: Message, node: Node) -> RecordDict:
             by_arm = statistics[users[place]]
             flat = {f"{arm}/{name}": value for arm, sums in by_arm.items() for name, value in sums.items()}
             host.put_metrics(reply, place, dict(flat))
+    # What was trained before for the same use has been replaced by something that works.
+    node.vault.retire(partners, collective=collective, **use)
     return reply

@@ -157,7 +157,7 @@ class Node:
 
         Only in a simulation: on a device they are the user's own texts, and nobody asked to keep them in the clear.
         """
-        file = self.vault.folder(user.user_id) / "answers" / f"{arm}.json"
+        file = self.vault.own_folder(user.user_id) / "answers" / f"{arm}.json"
         submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
     def with_own_edit(self, rows: UserRows) -> UserRows:

@@ -1,9 +1,10 @@
-"""Look into a device's vault, take its tensors out, or erase them.
+"""Look into a device's vault, take its tensors out, erase them, or change its key.
 
 python -m clients.vault inspect /var/lib/perfit/vault
 python -m clients.vault export  /var/lib/perfit/vault --format pyreft --to alice-pyreft          # or easysteer
 python -m clients.vault export  runs/lamp7/1/collective.safetensors --format pyreft --to everybody-pyreft
 python -m clients.vault erase   /var/lib/perfit/vault --user alice
+python -m clients.vault rotate  /var/lib/perfit/vault --key-file old.key --new-key-file new.key
 python -m clients.vault new-key /var/lib/perfit/vault.key
 """
 
@@ -16,9 +17,10 @@ import sys
 from pathlib import Path
 
 from fed.methods import exported
+from fed.privacy.rotation import rotate
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import VaultError, read_tensors, save_tensors
-from fed.privacy.vault import SEALED, Vault
+from fed.privacy.vault import Vault
 
 FLASH = (
     "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
@@ -67,11 +69,9 @@ def inspect(vault: Vault, options: argparse.Namespace) -> None:
     users = vault.users()
     for user in [one_user(vault, options.user)] if options.user else users:
         header = vault.header(user)
-        closed = (vault.folder(user) / SEALED).is_file() and not vault.has_secret
+        closed = vault.is_sealed(user) and not vault.has_secret
         print(f"user        {user}")
-        print(
-            f"file        {'encrypted (AES-256-GCM)' if (vault.folder(user) / SEALED).is_file() else 'not encrypted'}"
-        )
+        print(f"file        {'encrypted (AES-256-GCM)' if vault.is_sealed(user) else 'not encrypted'}")
         print(f"format      {header.get('format')}")
         print(f"base        {header.get('base')}")
         print(f"collective  {header.get('collective')}")
@@ -83,8 +83,10 @@ def inspect(vault: Vault, options: argparse.Namespace) -> None:
             print(f"tensors     {shapes}; {sum(t.numel() for t in tensors.values()):,} numbers, checksum holds")
         settings = vault.settings(user)
         print(f"settings    {' '.join(f'{key}={json.dumps(settings.get(key))}' for key in SHOWN_SETTINGS)}")
+    for folder in vault.unreadable():
+        print(f"{folder} cannot be read; erase --all, or --user with its id, removes it")
     if not users:
-        print(f"the vault {str(vault.root)!r} holds nobody's tensors")
+        print(f"the vault {str(vault.root)!r} holds nobody's tensors that can be read")
 
 
 def export(vault: Vault, options: argparse.Namespace) -> None:
@@ -122,15 +124,31 @@ def settings_beside(collective: Path) -> dict[str, object]:
 
 def erase(vault: Vault, options: argparse.Namespace) -> None:
     """Overwrite and remove one user's tensors, or all that the vault holds."""
-    users = vault.users() if options.all else [one_user(vault, options.user)]
+    users, unreadable = vault.users(), vault.unreadable()
+    if not options.all:  # a user's folder is found by the id, whatever its files say
+        known = options.user is not None and vault.folder(options.user).exists()
+        users, unreadable = [options.user if known else one_user(vault, options.user)], []
     if not options.yes:
         if not sys.stdin.isatty():
             raise VaultError("erase asks before it acts; without a terminal, say --yes")
-        if input(f"erase the private tensors of {', '.join(users) or 'nobody'}? [y/N] ").lower() not in ("y", "yes"):
+        whose = ", ".join([*users, *unreadable]) or "nobody"
+        if input(f"erase all that is kept of {whose}? [y/N] ").lower() not in ("y", "yes"):
             print("nothing erased")
             return
     files = vault.erase_all() if options.all else vault.erase(users[0])
     print(f"{files} files {FLASH}")
+
+
+def rotate_key(vault: Vault, options: argparse.Namespace) -> None:
+    """Seal the vault's files with another secret."""
+    old = secret_of(options)
+    if options.new_key_file:
+        new = Secret.from_key_file(options.new_key_file)
+    else:
+        new = Secret.from_passphrase_file(options.new_passphrase_file)
+    if old is None:
+        raise VaultError("rotate needs what opens the vault now: --key-file, --passphrase-file or --passphrase")
+    print(f"{rotate(vault.root, old, new)} files sealed anew; the node config must now name the new secret")
 
 
 def new_key(path: Path) -> None:
@@ -150,17 +168,25 @@ def _parser() -> argparse.ArgumentParser:
     for name, action, text in (
         ("inspect", inspect, "what the vault holds, without the numbers themselves"),
         ("export", export, "write one user's tensors to an unencrypted file or folder"),
-        ("erase", erase, "overwrite and remove private tensors"),
+        ("erase", erase, "overwrite and remove all that is kept of a user, or of everybody"),
+        ("rotate", rotate_key, "seal the vault with another key or passphrase"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.add_argument("vault", type=Path, help="the folder that node config `vault` names")
-        command.add_argument("--user", metavar="ID", help="whose; needed where the vault holds several users")
+        if name != "rotate":
+            command.add_argument("--user", metavar="ID", help="whose; needed where the vault holds several users")
         command.set_defaults(action=action)
         if name == "erase":
-            command.add_argument("--all", action="store_true", help="everybody's, and the collective edits")
+            command.add_argument(
+                "--all", action="store_true", help="everybody's, and the collective edits; needs no header"
+            )
             command.add_argument("--yes", action="store_true", help="do not ask")
         else:
             add_secret_options(command)
+        if name == "rotate":
+            new = command.add_mutually_exclusive_group(required=True)
+            new.add_argument("--new-key-file", type=Path, metavar="FILE", help="32 bytes that seal it from now on")
+            new.add_argument("--new-passphrase-file", type=Path, metavar="FILE", help="its first line does")
         if name == "export":
             command.add_argument("--format", choices=("safetensors", *exported.FORMATS), default="safetensors")
             command.add_argument("--to", type=Path, required=True, metavar="PATH", help="a file; else a folder")
@@ -178,7 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
         is_collective = options.command == "export" and options.vault.is_file()
         if not options.vault.is_dir() and not is_collective:
             raise VaultError(f"the vault must be a folder, and there is none at {str(options.vault)!r}")
-        options.action(Vault(options.vault, None if options.command == "erase" else secret_of(options)), options)
+        options.action(
+            Vault(options.vault, None if options.command in ("erase", "rotate") else secret_of(options)), options
+        )
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

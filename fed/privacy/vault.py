@@ -1,9 +1,15 @@
 """Where a device keeps its private stage-2 tensors, and the collective edit it was given.
 
 One folder a user: `<root>/<user>/personal.safetensors`, or `personal.vault` where the vault has a secret
-(`fed.privacy.sealed`), written by rename, readable by its owner alone. The header names the format, the base model, the
-collective edit and the settings that the private tensors were trained with; they are refused with another base or
-collective edit. What a new version replaces is overwritten, and so is what is erased (`fed.privacy.wipe`).
+(`fed.privacy.sealed`), written by rename, readable by its owner alone, in folders that are the owner's alone. The
+header names the format, the base model, the collective edit and the settings that the private tensors were trained
+with; they are refused with another base or collective edit. What a new version replaces is overwritten, and so is what
+is erased (`fed.privacy.wipe`).
+
+A user has an entry a use, which is a method, a task and a collective edit. The last that was written has the name
+above; when another use is written, it becomes `personal.entry-<use>.…` and stays until the new one has been tested
+(`retire`). A collective edit stays as long as an entry needs it. An older sealed file that is put back is refused
+(`fed.privacy.versions`).
 """
 
 from __future__ import annotations
@@ -11,32 +17,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from fed.privacy import sealed
+from fed.privacy import entries, sealed
+from fed.privacy.collectives import NO_COLLECTIVE, Collectives
+from fed.privacy.entries import PERSONAL, SEALED, use_of
+from fed.privacy.erasing import erase_everything, user_folders
 from fed.privacy.sealed import SealError, Secret
-from fed.privacy.tensor_files import (
-    VaultError,
-    decode,
-    encode,
-    fingerprint,
-    read_file,
-    read_tensors,
-    save_tensors,
-    write_file,
-)
+from fed.privacy.tensor_files import VaultError, decode, encode, fingerprint, read_file, write_file
+from fed.privacy.user_files import UserFiles
+from fed.privacy.versions import VERSION
 from fed.privacy.wipe import wipe, wipe_folder
 
+__all__ = ["NO_COLLECTIVE", "PERSONAL", "SEALED", "Entry", "Vault"]
+
 FORMAT = "2"  # 1 had no checksum over the header
-PERSONAL, SEALED = "personal.safetensors", "personal.vault"
-NO_COLLECTIVE = "none"  # the name where a method federates nothing
-_BUILDING = re.compile(r"\.personal\.(?:safetensors|vault)\.(\d+)")  # ends in the writer's process id
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Entry:
     header: dict[str, str]
 
 
-class Vault:
+class Vault(UserFiles):
     """The private tensors of the users that one device or one simulated SuperNode hosts.
 
     Args:
@@ -55,24 +54,30 @@ class Vault:
     """
 
     def __init__(self, root: Path, secret: Secret | None = None) -> None:
-        self.root, self._secret = root, secret
+        super().__init__(root, secret)
+        self._collectives = Collectives(root)
 
-    @property
-    def has_secret(self) -> bool:
-        return self._secret is not None
-
-    def folder(self, user_id: str) -> Path:
-        """The user's folder; the name is readable where it can be, and always unique."""
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", user_id)[:40].strip(".")
-        return self.root / f"{plain}-{hashlib.sha256(user_id.encode()).hexdigest()[:10]}"
-
-    def has(self, user_id: str) -> bool:
-        return any((self.folder(user_id) / name).is_file() for name in (PERSONAL, SEALED))
+    def has(
+        self, user_id: str, *, collective: str | None = None, method: str | None = None, task: str | None = None
+    ) -> bool:
+        """Whether there is an entry of the user's for this collective edit, method and task; None is any."""
+        folder = self.folder(user_id)
+        if collective is None:
+            return bool(entries.files(folder))
+        return any(
+            header.get("collective") == collective and entries.is_for(header, method, task)
+            for _, header in entries.headers(folder)
+        )
 
     def users(self) -> list[str]:
         """Whose tensors are here, sorted; as the headers say, which a sealed file's key has not confirmed yet."""
-        files = sorted([*self.root.glob(f"*/{PERSONAL}"), *self.root.glob(f"*/{SEALED}")])
-        return sorted({str(_header(path).get("user_id", "")) for path in files})
+        folders = user_folders(self.root)
+        return sorted({header.get("user_id", "") for folder in folders for _, header in entries.headers(folder)})
+
+    def unreadable(self) -> list[str]:
+        """The names of users' folders whose entries cannot be read, sorted."""
+        folders = user_folders(self.root)
+        return [folder.name for folder in folders if entries.files(folder) and not any(entries.headers(folder))]
 
     def write(self, user_id: str, tensors: Mapping[str, Tensor], *, base: str, collective: str, settings: str) -> None:
         """Keep a user's private edit. base, collective: fingerprints; settings: JSON of what it was trained with."""
@@ -84,22 +89,115 @@ class Vault:
             "settings": settings,
             "values": fingerprint(tensors),
         }
+        folder, use = self.own_folder(user_id), use_of(header)
+        path, other = (folder / name for name in ((SEALED, PERSONAL) if self._secret else (PERSONAL, SEALED)))
+        # The last entry goes under its use's name, where that is another.
+        before = entries.header_or_none(path) or {}
+        if before.get("user_id") == user_id and use_of(before) != use:
+            os.replace(path, entries.aside(path, before))
+        # The new one; where it is sealed, with the next number.
+        version = self._next(user_id, before)
+        if version:
+            header[VERSION] = str(version)
         header["checksum"] = _checksum(header)
         body = encode(tensors, header)
-        folder = self.folder(user_id)
-        if self._secret:
-            write_file(folder / SEALED, sealed.seal(body, header, self._secret), private=True)
-            wipe(folder / PERSONAL)
-        else:
-            write_file(folder / PERSONAL, body, private=True)
-            wipe(folder / SEALED)
-        _wipe_left_over(folder)
+        write_file(path, sealed.seal(body, header, self._secret) if self._secret else body, private=True)
+        self._record(user_id, use, version)
+        # What it replaces: a file of the same use, those of the other kind, and what a killed process left.
+        wipe(entries.aside(path, header))
+        for replaced in (other, *(older for older in entries.older_files(folder) if older.suffix == other.suffix)):
+            wipe(replaced)
+        entries.wipe_left_over(folder)
 
     def open(self, user_id: str) -> Entry:
-        """A user's tensors and header, checked against each other. Raises VaultError, also for the wrong secret."""
-        folder, who = self.folder(user_id), f"the vault of user {user_id!r}"
-        path = folder / (SEALED if self._secret else PERSONAL)
-        if not path.is_file() and self.has(user_id):
+        """The last entry of a user, checked. Raises VaultError, also for the wrong secret."""
+        return self._open(user_id, self._last(user_id), is_last=True)
+
+    def read(
+        self, user_id: str, *, base: str, collective: str, method: str | None = None, task: str | None = None
+    ) -> dict[str, Tensor]:
+        """A user's private edit. Raises VaultError unless it was made for this base and collective edit.
+
+        Args:
+            method, task: what else it must be for; None: anything.
+        """
+        path = self._last(user_id)
+        if entries.older_files(path.parent):
+            of_use = (
+                of_user
+                for of_user, header in entries.headers(path.parent)
+                if header.get("collective") == collective and entries.is_for(header, method, task)
+            )
+            path = next(of_use, path)
+        entry = self._open(user_id, path)
+        for key, value in (("base", base), ("collective", collective)):
+            if entry.header.get(key) != value:
+                raise VaultError(
+                    f"the vault of user {user_id!r} has {key} {entry.header.get(key)!r}, this run needs {value!r}"
+                )
+        return entry.tensors
+
+    def retire(self, users: Iterable[str], *, method: str, task: str, collective: str) -> int:
+        """Wipe these users' older entries of the same method and task: those of this collective edit are tested.
+
+        Collective edits that no entry needs any more go too. Returns how many entries went.
+        """
+        count = 0
+        for user_id in users:
+            for path in entries.older_files(self.folder(user_id)):
+                header = entries.header_or_none(path) or {}
+                if entries.is_for(header, method, task) and header.get("collective") != collective:
+                    wipe(path)
+                    self._record(user_id, use_of(header), None)
+                    count += 1
+        self._drop_collectives(collective)
+        return count
+
+    def header(self, user_id: str) -> dict[str, str]:
+        """A user's header as it stands in the file, readable without the secret and not confirmed by it."""
+        return entries.header(self._last(user_id))
+
+    def is_sealed(self, user_id: str) -> bool:
+        """Whether the user's last entry is encrypted."""
+        return self._last(user_id).suffix == ".vault"
+
+    def settings(self, user_id: str) -> dict[str, object]:
+        """What the user's private edit was trained with."""
+        return dict(json.loads(self.header(user_id).get("settings", "{}")))
+
+    def erase(self, user_id: str) -> int:
+        """Overwrite and remove all that there is of a user's, half-written files too; returns how many. Raises OSError.
+
+        No header is read for it. Collective edits that no other user's entry needs go too.
+        """
+        folder, record = self.folder(user_id), self._record_of(user_id)
+        count = wipe_folder(folder) if folder.is_symlink() or folder.exists() else 0
+        if record.is_file():
+            wipe(record)
+            count += 1
+        return count + (self._drop_collectives() if count else 0)
+
+    def erase_all(self) -> int:
+        """Overwrite and remove everybody's files and the collective edits, half-written files too, and nothing else.
+
+        Returns how many files. Raises OSError.
+        """
+        return erase_everything(self.root)
+
+    def write_collective(self, tensors: Mapping[str, Tensor]) -> str:
+        """Keep the collective edit that the server handed out; returns its fingerprint."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root.chmod(0o700)
+        return self._collectives.write(tensors, {"format": FORMAT})
+
+    def read_collective(self, name: str) -> dict[str, Tensor]:
+        """The collective edit with this fingerprint. Raises VaultError where it is missing or altered."""
+        return self._collectives.read(name)
+
+    def _open(self, user_id: str, path: Path, *, is_last: bool = False) -> Entry:
+        """An entry in a file, checked. is_last: that nothing of the user's may have been written after it."""
+        who = f"the vault of user {user_id!r}"
+        if path.is_file() and (path.suffix == ".vault") != self.has_secret:
             raise VaultError(
                 f"{who} is not encrypted, but a key or passphrase is given; erase it and train again, or give none"
                 if self._secret
@@ -119,117 +217,25 @@ class Vault:
             raise VaultError(f"{who} is damaged: the checksum of its header is another")
         if header.get("values") != fingerprint(tensors):
             raise VaultError(f"{who} is damaged: its fingerprint is another")
+        if self._secret:
+            versions = self._versions(user_id, self._secret)
+            uses = [name for name in versions.known() if not name.startswith("beside ")]
+            versions.check(uses if is_last else [use_of(header)], header)
         return Entry(tensors, header)
 
-    def read(self, user_id: str, *, base: str, collective: str) -> dict[str, Tensor]:
-        """A user's private edit. Raises VaultError unless it was made for this base and collective edit."""
-        entry = self.open(user_id)
-        for key, value in (("base", base), ("collective", collective)):
-            if entry.header.get(key) != value:
-                raise VaultError(
-                    f"the vault of user {user_id!r} has {key} {entry.header.get(key)!r}, this run needs {value!r}"
-                )
-        return entry.tensors
-
-    def header(self, user_id: str) -> dict[str, str]:
-        """A user's header as it stands in the file, readable without the secret and not confirmed by it."""
+    def _last(self, user_id: str) -> Path:
+        """The file of the user's last entry, or where it would be."""
         folder = self.folder(user_id)
-        return _header(folder / SEALED if (folder / SEALED).is_file() else folder / PERSONAL)
+        wanted = folder / (SEALED if self._secret else PERSONAL)
+        return wanted if wanted.is_file() else next(iter(entries.files(folder)), wanted)
 
-    def keep(self, user_id: str, name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-        """Keep something else of a user's beside its private edit, for the device alone: `personal.<name>.…`."""
-        body, path = encode(tensors, header), self._beside(user_id, name)
-        if self._secret:
-            body = sealed.seal(body, {"user_id": user_id, "name": name}, self._secret)
-        write_file(path, body, private=True)
-
-    def kept(self, user_id: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """(tensors, header) of what is kept under a name; None where nothing is. Raises VaultError where damaged."""
-        path = self._beside(user_id, name)
-        if not path.is_file():
-            return None
-        body = read_file(path)
-        if self._secret:
-            try:
-                body, who = sealed.unseal(body, self._secret)
-            except SealError as error:
-                raise VaultError(f"what the vault of user {user_id!r} keeps as {name!r}: {error}") from None
-            if (who.get("user_id"), who.get("name")) != (user_id, name):
-                raise VaultError(f"what the vault of user {user_id!r} keeps as {name!r} is another's")
-        return decode(body, path)
-
-    def _beside(self, user_id: str, name: str) -> Path:
-        return self.folder(user_id) / f"personal.{name}.{'vault' if self._secret else 'safetensors'}"
-
-    def settings(self, user_id: str) -> dict[str, object]:
-        """What the user's private edit was trained with."""
-        return dict(json.loads(self.header(user_id).get("settings", "{}")))
-
-    def erase(self, user_id: str) -> int:
-        """Overwrite and remove a user's files, half-written ones too; returns how many. Raises OSError."""
-        folder = self.folder(user_id)
-        return wipe_folder(folder) if folder.exists() else 0
-
-    def erase_all(self) -> int:
-        """Overwrite and remove everybody's tensors and the collective edits, half-written files too, and nothing else.
-
-        Returns how many files. Raises OSError.
-        """
-        patterns = ("*/personal.*", "*/.personal.*", "collective-*.safetensors", ".collective-*.safetensors.*")
-        files = [path for pattern in patterns for path in self.root.glob(pattern)]
-        for path in files:
-            wipe(path)
-        for folder in {path.parent for path in files} - {self.root}:
-            with suppress(OSError):  # a folder that somebody keeps other files in
-                folder.rmdir()
-        return len(files)
-
-    def write_collective(self, tensors: Mapping[str, Tensor]) -> str:
-        """Keep the collective edit that the server handed out; returns its fingerprint."""
-        name = fingerprint(tensors)
-        save_tensors(self._collective(name), tensors, {"format": FORMAT})
-        return name
-
-    def read_collective(self, name: str) -> dict[str, Tensor]:
-        """The collective edit with this fingerprint. Raises VaultError where it is missing or altered."""
-        if name == NO_COLLECTIVE:
-            return {}
-        tensors, _ = read_tensors(self._collective(name))
-        if fingerprint(tensors) != name:
-            raise VaultError(f"{str(self._collective(name))!r} is damaged: its fingerprint is another")
-        return tensors
-
-    def _collective(self, name: str) -> Path:
-        return self.root / f"collective-{name}.safetensors"
+    def _drop_collectives(self, *needed: str) -> int:
+        """Wipe the collective edits that no entry needs; none where an entry does not say which it needs."""
+        if self._collectives.names() <= set(needed) or self.unreadable():
+            return 0
+        found = (header for folder in user_folders(self.root) for _, header in entries.headers(folder))
+        return self._collectives.keep_only({*needed, *(header.get("collective", "") for header in found)})
 
 
 def _checksum(header: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _header(path: Path) -> dict[str, str]:
-    whole = read_file(path)
-    if path.name != SEALED:
-        return decode(whole, path)[1]
-    try:
-        return {key: value for key, value in sealed.header_of(whole).items() if isinstance(value, str)}
-    except SealError as error:
-        raise VaultError(f"{str(path)!r} is damaged: {error}") from None
-
-
-def _wipe_left_over(folder: Path) -> None:
-    """Half-written files of processes that were killed; those of living ones stay."""
-    for path in folder.glob(".personal.*"):
-        found = _BUILDING.fullmatch(path.name)
-        if found and not _runs(int(found[1])):
-            wipe(path)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

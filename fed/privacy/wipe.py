@@ -42,7 +42,10 @@ def wipe(path: Path) -> None:
 
 
 def wipe_folder(folder: Path) -> int:
-    """Wipe every file in a folder and remove it; returns how many there were. Raises OSError."""
+    """Wipe every file in a folder and remove it; returns how many there were. A link is unlinked. Raises OSError."""
+    if folder.is_symlink():
+        wipe(folder)
+        return 1
     count = 0
     for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
         if path.is_dir() and not path.is_symlink():

@@ -230,6 +230,7 @@ class Farm:
             return subprocess.Popen(
                 command,
                 env=environment,
+                umask=0o077,  # the server's database and its journal hold all messages; so do logs and vaults much
                 cwd=log.parent,
                 stdout=opened,
                 stderr=subprocess.STDOUT,

@@ -343,3 +343,22 @@ def test_the_module_runs_as_a_command(fill):
         [sys.executable, "-m", "clients.vault", "inspect", str(vault.root)], capture_output=True, text=True
     )
     assert done.returncode == 0 and "alice" in done.stdout, done.stderr
+
+
+def test_rotate_changes_the_key_and_says_what_it_needs(capsys, fill, key, tmp_path):
+    vault = fill("alice", secret=Secret.from_key_file(key))
+    new_key_file(tmp_path / "new")
+    code, _, err = run(capsys, "rotate", vault.root, "--new-key-file", tmp_path / "new")
+    assert code == 1 and "rotate needs what opens the vault now" in err
+    code, out, _ = run(capsys, "rotate", vault.root, "--key-file", key, "--new-key-file", tmp_path / "new")
+    assert code == 0 and out.startswith("2 files sealed anew")
+    assert "checksum holds" in run(capsys, "inspect", vault.root, "--key-file", tmp_path / "new")[1]
+    assert run(capsys, "inspect", vault.root, "--key-file", key)[0] == 1
+
+
+def test_erase_takes_a_user_whose_files_cannot_be_read(capsys, fill):
+    vault = fill("alice", "bob")
+    (vault.folder("alice") / "personal.safetensors").write_bytes(b"spoilt")
+    assert "cannot be read" in run(capsys, "inspect", vault.root)[1]
+    code, out, _ = run(capsys, "erase", vault.root, "--user", "alice", "--yes")
+    assert code == 0 and out.startswith("1 files") and not vault.folder("alice").exists() and vault.users() == ["bob"]

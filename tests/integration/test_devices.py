@@ -111,11 +111,11 @@ def spoil(config: dict, how: str, tmp_path: Path) -> str:
     if how == "no history":
         config["history"] = str(history.with_name("SECRET.jsonl"))
         return "history must be an existing .json or .jsonl file"
-    if how == "bad line":
-        path = history.with_name("h.jsonl")
-        path.write_text('{"text": "fine"}\n{"text": 7, "SECRET": "my diary"}\n')
-        config["history"] = str(path)
-        return "record 2: profile item 1's 'text' must be a string"
+    if how == "bad record":
+        (record,) = json.loads(history.read_text())
+        record["profile"] = [{"id": "1", "text": 7, "SECRET": "my diary"}]
+        history.write_text(json.dumps([record]))
+        return "record 1: profile item 1's 'text' must be a string"
     if how == "no vault":
         config.pop("vault")
         return "a device needs a vault"
@@ -134,7 +134,7 @@ def spoil(config: dict, how: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "how", ["unknown user", "no history", "bad line", "no vault", "misspelt key", "no such base", "loose key"]
+    "how", ["unknown user", "no history", "bad record", "no vault", "misspelt key", "no such base", "loose key"]
 )
 def test_a_device_that_breaks_a_rule_stays_out_and_the_server_sees_the_rule_alone(short, devices, tmp_path, capfd, how):
     configs = devices(short())
@@ -225,3 +225,18 @@ def test_a_history_that_grew_between_two_messages_is_read_again(short, devices, 
         if way == "up" and node == 1000 and m.metadata.message_type == "train.personalize"
     ]
     assert reply.content.metric_records["0/metrics"]["num-examples"] == len(record["profile"]) + 2
+
+
+def test_a_new_run_s_entry_takes_the_place_of_the_last_run_s_once_it_has_been_tested(short, devices):
+    (config,) = devices(short(), 1)
+    vault = Vault(Path(config["vault"]))
+    held: dict[str, tuple[int, int]] = {}
+
+    def look(kind: str) -> None:
+        held[kind] = (len(list(vault.root.glob("*/personal.*"))), len(list(vault.root.glob("collective-*"))))
+
+    for seed in (0, 1):
+        federate(short(min_nodes=1, rounds=1, seed=seed, data="synthetic:2"), [config], before_send=look)
+    assert held["train.personalize"] == (1, 2) and held["evaluate"] == (2, 2)
+    look("after")
+    assert held["after"] == (1, 1) and vault.settings(config["user-id"])["seed"] == 1

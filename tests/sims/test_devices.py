@@ -114,6 +114,11 @@ def test_the_last_line_is_the_report_and_no_process_is_left(plain_run, plain_rep
         assert words in said
 
 
+def test_the_server_s_database_and_its_journal_are_its_owner_s_alone(plain_run, plain_report):
+    files = sorted((plain_run.folder / "server").glob("state.db*"))
+    assert files and {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
 def assert_same_run(devices: dict, simulated: dict) -> None:
     """The same arms, losses and bytes sent up, bit for bit."""
     assert devices["users"] == simulated["users"] and devices["arms"] == simulated["arms"]

@@ -354,7 +354,7 @@ def test_erasing_everything_takes_what_the_vault_made_and_nothing_else(vault, se
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     assert vault.users() == ["a", "b"]
-    assert vault.erase_all() == 3
+    assert vault.erase_all() == 4  # a, b and the record of its versions, the collective edit
     assert vault.users() == [] and not vault.folder("b").exists()
     assert sorted(p for p in vault.root.rglob("*") if p.is_file()) == sorted(others)
     assert vault.erase_all() == 0
@@ -372,4 +372,168 @@ def test_what_is_kept_beside_a_sealed_edit_is_sealed_too(sealed_vault):
     os.replace(path, path.with_name("personal.stage1.vault"))
     with pytest.raises(VaultError, match="keeps as 'stage1' is another's"):
         sealed_vault.kept("u", "stage1")
-    assert sealed_vault.users() == ["u"] and sealed_vault.erase("u") == 2
+    assert sealed_vault.users() == ["u"] and sealed_vault.erase("u") == 3  # the record of versions too
+
+
+LORA = '{"method": "oppu", "task": "LaMP_7"}'
+PERFIT = '{"method": "perfit", "task": "LaMP_7"}'
+
+
+def keep(vault, seed, collective, settings=PERFIT, user="u"):
+    vault.write(user, edit(seed), base="base-1", collective=collective, settings=settings)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_entry_of_another_use_stays_until_the_new_one_has_been_tested(vault, sealed_vault, sealed):
+    own = sealed_vault if sealed else vault
+    keep(own, 1, "edit-1")
+    keep(own, 2, "edit-2")
+    keep(own, 3, "edit-2", LORA)
+    # Each is there for its use; what opens without one is the last.
+    which = {"method": "perfit", "task": "LaMP_7"}
+    assert same(own.read("u", base="base-1", collective="edit-1", **which), edit(1))
+    assert same(own.read("u", base="base-1", collective="edit-2", **which), edit(2))
+    assert same(own.read("u", base="base-1", collective="edit-2", method="oppu", task="LaMP_7"), edit(3))
+    assert same(own.open("u").tensors, edit(3)) and own.users() == ["u"]
+    assert own.has("u", collective="edit-1") and not own.has("u", collective="edit-3")
+    assert own.has("u", collective="edit-2", method="oppu") and not own.has("u", collective="edit-1", method="oppu")
+    # The older one of the same method and task goes once the new one is tested; the other method's stays.
+    assert own.retire(["u"], method="perfit", task="LaMP_7", collective="edit-2") == 1
+    assert not own.has("u", collective="edit-1")
+    assert same(own.read("u", base="base-1", collective="edit-2", **which), edit(2))
+    assert same(own.open("u").tensors, edit(3))
+    # Written again, an entry takes the place of the one of its use.
+    keep(own, 4, "edit-2")
+    assert same(own.open("u").tensors, edit(4)) and len(list(own.folder("u").iterdir())) == 2
+
+
+def test_a_write_that_was_cut_short_between_its_renames_leaves_the_latest_entry_to_open(vault, monkeypatch):
+    keep(vault, 1, "edit-1")
+
+    def fail(*_args, **_words):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(vault_module, "write_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        keep(vault, 2, "edit-2")
+    monkeypatch.undo()
+    assert same(vault.open("u").tensors, edit(1)) and same(read(vault), edit(1))
+
+
+def test_a_collective_edit_stays_as_long_as_an_entry_needs_it(vault):
+    first, second, never_trained = (vault.write_collective(edit(seed)) for seed in (1, 2, 3))
+    keep(vault, 1, first), keep(vault, 2, first, user="v")
+    keep(vault, 3, second)
+    vault.retire(["u"], method="perfit", task="LaMP_7", collective=second)
+    assert vault.has("v", collective=first)
+    for name in (first, second):
+        assert vault.read_collective(name)
+    with pytest.raises(VaultError, match="there must be a file"):
+        vault.read_collective(never_trained)
+    vault.erase("v")
+    with pytest.raises(VaultError, match="there must be a file"):
+        vault.read_collective(first)
+    assert vault.read_collective(second)
+    for name in ("../x", "collective", "", "F" * 16):
+        with pytest.raises(VaultError, match="must be 16 hex digits"):
+            vault.read_collective(name)
+
+
+def test_the_vault_s_folders_are_the_owner_s_alone_even_where_they_were_not(vault):
+    vault.root.mkdir(mode=0o755)
+    vault.folder("u").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        write(vault), vault.keep("v", "profile", edit(), {})
+    finally:
+        os.umask(before)
+    for folder in (vault.root, vault.folder("u"), vault.folder("v")):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_an_older_sealed_file_that_is_put_back_is_refused(sealed_vault):
+    path = sealed_vault.folder("u") / "personal.vault"
+    write(sealed_vault)
+    older = path.read_bytes()
+    write(sealed_vault, seed=1)
+    newer = path.read_bytes()
+    path.write_bytes(older)
+    for opened in (lambda: sealed_vault.open("u"), lambda: read(sealed_vault)):
+        with pytest.raises(VaultError, match="is of version 1, and version 2 was written after it"):
+            opened()
+    path.write_bytes(newer)
+    assert same(read(sealed_vault), edit(1))
+    # Also where it was of another use; and of what lies beside.
+    write(sealed_vault, seed=2, collective="edit-2")
+    path.write_bytes(newer)
+    with pytest.raises(VaultError, match="was written after it"):
+        sealed_vault.open("u")
+    sealed_vault.keep("u", "profile", edit(), {})
+    beside = sealed_vault.folder("u") / "personal.profile.vault"
+    older = beside.read_bytes()
+    sealed_vault.keep("u", "profile", edit(1), {})
+    beside.write_bytes(older)
+    with pytest.raises(VaultError, match="was written after it"):
+        sealed_vault.kept("u", "profile")
+
+
+def test_the_record_of_versions_is_sealed_and_cannot_be_left_out_or_be_another_s(vault, sealed_vault):
+    write(sealed_vault), write(sealed_vault, "v")
+    of_u, of_v = (vault.root / f"versions-{vault.folder(user).name}.vault" for user in "uv")
+    assert stat.S_IMODE(of_u.stat().st_mode) == 0o600
+    mine = of_u.read_bytes()
+    of_u.write_bytes(of_v.read_bytes())
+    with pytest.raises(VaultError, match="is another's"):
+        sealed_vault.open("u")
+    of_u.unlink()
+    with pytest.raises(VaultError, match="has no record of it"):
+        sealed_vault.open("u")
+    of_u.write_bytes(mine)
+    assert same(sealed_vault.open("u").tensors, edit())
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_vault_that_was_written_before_there_were_versions_opens_and_goes_on(
+    vault, sealed_vault, monkeypatch, sealed
+):
+    own = sealed_vault if sealed else vault
+    monkeypatch.setattr(type(own), "_next", lambda *_: None)
+    monkeypatch.setattr(type(own), "_record", lambda *_: None)
+    write(own), own.keep("u", "profile", edit(), {})
+    monkeypatch.undo()
+    assert b"version" not in (own.folder("u") / ("personal.vault" if sealed else "personal.safetensors")).read_bytes()
+    assert same(own.open("u").tensors, edit()) and same(read(own), edit()) and own.kept("u", "profile")
+    write(own, seed=1)
+    assert same(read(own), edit(1))
+
+
+def test_erasing_needs_no_header_and_takes_answers_and_what_lies_beside(vault, sealed_vault):
+    for own, user in ((vault, "a"), (sealed_vault, "b")):
+        write(own, user), own.keep(user, "profile", edit(), {})
+        answers = own.folder(user) / "answers"
+        answers.mkdir()
+        (answers / "base.json").write_text("what I would say")
+        for path in own.folder(user).glob("personal.*"):
+            path.write_bytes(b"spoilt")
+    assert vault.users() == [] and len(vault.unreadable()) == 2
+    assert vault.erase("a") == 3 and not vault.folder("a").exists()
+    assert vault.erase_all() == 4 and list(vault.root.iterdir()) == []
+
+
+def test_erasing_follows_no_link(vault, tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    for name in ("personal.safetensors", "deep/personal.x"):
+        (outside / name).write_text("somebody else's")
+    write(vault, "a")
+    (vault.folder("a") / "answers").symlink_to(outside)
+    (vault.folder("a") / "personal.profile.safetensors").symlink_to(outside / "personal.safetensors")
+    vault.folder("b").symlink_to(outside)
+    (vault.root / "journal.json").symlink_to(outside / "personal.safetensors")
+    assert vault.users() == ["a"]
+    assert vault.erase("b") == 1 and not vault.folder("b").is_symlink()
+    vault.folder("b").symlink_to(outside)
+    vault.erase_all()
+    assert not vault.folder("a").exists() and not (vault.root / "journal.json").is_symlink()
+    assert sorted(p.name for p in outside.rglob("*")) == ["deep", "personal.safetensors", "personal.x"]
+    assert {p.read_text() for p in outside.rglob("personal.*")} == {"somebody else's"}
