@@ -89,22 +89,30 @@ def perfit(base: Skeleton, ranks: tuple[int, int] = PAPER_RANKS, *, biases: bool
     return Cost("perfit", federated=collective, private=private)
 
 
-def of_run(method: str, base: Skeleton, *, layers: tuple[Sequence[int], Sequence[int]], ranks: tuple[int, int]) -> Cost:
+def of_run(
+    method: str,
+    base: Skeleton,
+    *,
+    layers: tuple[Sequence[int], Sequence[int]],
+    ranks: tuple[int, int],
+    frozen_r: bool = False,
+) -> Cost:
     """The tensors of any method that a run can choose.
 
     Args:
         layers: the blocks that stages 1 and 2 edit.
         ranks: of one layer, in stages 1 and 2 (`perfit` takes their sums over layers).
+        frozen_r: the R of PerFit's collective edit is the seed's (`average="frozen-r"`).
     Raises:
         ValueError: as `cost`.
     """
     collective, private = (
         EditShape(tuple(blocks), rank, base.hidden_size).tensors() for blocks, rank in zip(layers, ranks, strict=True)
     )
-    if method == "perfit":
-        return Cost(method, federated=collective, private=private)
-    if method == "perfit-stage1":
-        return Cost(method, federated=collective)
+    if method in ("perfit", "perfit-stage1"):
+        frozen = {"R": collective["R"]} if frozen_r else {}
+        sent = {"D": collective["W"], "b": collective["b"]} if frozen_r else collective
+        return Cost(method, federated=sent, private=private if method == "perfit" else {}, frozen=frozen)
     if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
         return Cost(method, federated=collective, private=collective)
     if method == "reft-p":

@@ -92,8 +92,10 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
     """
     settings = Settings.parse({**defaults(SIMS / report["app"]), **report["settings"]}, finished=True)
     layers = settings.edited_layers(base.layers), settings.private_layers(base.layers)
-    ranks = settings.stage1_rank, settings.stage2_rank
-    weight = of_run(report["method"], base, layers=layers, ranks=ranks)
+    rank = settings.exact_rank or base.hidden_size if settings.average == "exact" else settings.stage1_rank
+    ranks = rank, settings.stage2_rank
+    frozen_r = settings.average == "frozen-r"
+    weight = of_run(report["method"], base, layers=layers, ranks=ranks, frozen_r=frozen_r)
     edit = weight.federated_bytes(settings.wire_dtype)
     payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}
     return weight, payloads | {("stage1", "down"): edit, ("stage1", "up"): edit, (HAND_OUT, "down"): edit}

@@ -136,6 +136,14 @@ def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
         assert dtype != "float32" or analytic == shape.parameters * 4
 
 
+def test_a_frozen_r_is_kept_and_not_sent():
+    base, layers = skeleton("smollm2-135m"), ((10, 16), (10, 16))
+    whole, cost = (costs.of_run("perfit", base, layers=layers, ranks=(8, 4), frozen_r=frozen) for frozen in (0, 1))
+    assert cost.federated == {"D": (2, 8, 576), "b": (2, 8)} and cost.frozen == {"R": (2, 8, 576)}
+    assert cost.federated_bytes() + cost.frozen_bytes() == whole.federated_bytes()
+    assert cost.private == whole.private and not whole.frozen
+
+
 def test_perfit_by_sum_of_ranks_weighs_what_its_layers_times_rank_weigh():
     base = skeleton("smollm2-135m")
     by_layers = costs.of_run("perfit", base, layers=((10, 16, 22), (10, 16, 22)), ranks=(8, 4))
