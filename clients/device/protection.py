@@ -64,11 +64,13 @@ class Protection:
 
     def _check_edits(self, message: Message) -> None:
         """Those in the message, and the one that it says is in the vault, which may be older than the policy."""
-        edits = list(tensors_in(message, self._method, self._settings))
+        method = self._method
+        edits = list(tensors_in(message, method, self._settings))
         for record in message.content.config_records.values():
             if "collective" in record and self._config.vault is not None:
                 edits.append(Vault(self._config.vault).read_collective(str(record["collective"])))
         for edit in filter(None, edits):
+            edit = method.whole(edit)  # with what the run's seed draws, as rows will meet it
             check_edit(self._policy, edit, self._settings.edited_layers(self._facts.skeleton.layers), self._norms)
 
     @cached_property

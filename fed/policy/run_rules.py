@@ -74,6 +74,9 @@ def check_base(policy: Policy, settings: Settings, facts: Facts) -> None:
     if "layers" in policy.ranges and not policy.ranges["layers"].has(blocks):
         raise PolicyError(f"layers must name {policy.ranges['layers']} blocks", str(blocks))
     most = int(policy.rank_share * skeleton.hidden_size)
-    for name in ("stage1_rank", "stage2_rank"):
-        if (rank := getattr(settings, name)) > most:
+    ranks = {name: getattr(settings, name) for name in ("stage1_rank", "stage2_rank")}
+    if settings.average == "exact":
+        ranks["exact_rank"] = settings.exact_rank or skeleton.hidden_size
+    for name, rank in ranks.items():
+        if rank > most:
             raise PolicyError(f"{key_of(name)} must be at most {most} for this base model", str(rank))

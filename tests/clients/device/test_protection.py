@@ -65,6 +65,14 @@ def test_an_edit_out_of_bounds_is_refused_before_the_history_is_read(device, set
     assert sizes.has_error() and "history" not in sizes.error.reason
 
 
+@pytest.mark.parametrize("kind", ["train", "query.adopt"])
+def test_an_edit_whose_r_is_the_seed_s_has_the_same_bounds(device, settings, kind):
+    edit = direction(0, (1.0,), strength=20.0)
+    sent = {"D": edit["W"] - edit["R"], "b": edit["b"]}
+    reply = ask(device, settings(**WITHIN | {"average": "frozen-r"}), kind, edit=sent)
+    assert reply.error.reason.startswith("policy: a collective edit's |b| must be at most 0.25")
+
+
 @pytest.mark.parametrize("kind", ["train.personalize", "evaluate"])
 def test_an_edit_of_the_vault_that_an_earlier_policy_let_in_is_refused_too(device, settings, tmp_path, kind):
     name = Vault(tmp_path / "vault").write_collective(direction(0, (1.0,), strength=1e6))

@@ -80,5 +80,8 @@ def test_the_base_and_the_edits_size_are_held_against_its_facts(settings, tiny32
         check_base(Policy(bases=("f" * 16,)), run, facts)
     with pytest.raises(PolicyError, match="stage2-rank must be at most 4 for this base model"):
         check_base(STRICT, settings(**ACCEPTED | {"stage2_rank": 5}), facts)
+    for rank in (0, 5):  # 0: the hidden size
+        with pytest.raises(PolicyError, match="exact-rank must be at most 4 for this base model"):
+            check_base(STRICT, settings(**ACCEPTED | {"average": "exact", "exact_rank": rank}), facts)
     with pytest.raises(PolicyError, match="layers must name 1 to 1 blocks"):
         check_base(Policy.of({"ranges": {"layers": [1, 1]}}), run, facts)
