@@ -17,8 +17,9 @@ from clients.device.protection import Protection
 from clients.messages import bundled
 from clients.node import Node
 from clients.portions import portions, said
-from clients.progress import Progress
+from clients.progress import Progress, say_once
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
+from fed.lamp import rouge_words
 from fed.methods import UserRows
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
@@ -202,7 +203,7 @@ def test(message: Message, node: Node) -> RecordDict:
     shared = node.vault.read_collective(collective)
     use = {"method": node.settings.method, "task": node.settings.task}
     partners = swap_partners([user for user in users if node.vault.has(user, collective=collective, **use)])
-    queries = 0
+    queries = without = 0
     reply = RecordDict()
     for portion in portions(users):
         # The users' queries; the private tensors of the users and of those that they are swapped with.
@@ -211,6 +212,7 @@ def test(message: Message, node: Node) -> RecordDict:
         names |= {partner for user in names if (partner := partners[user]) is not None}
         private = {user: node.vault.read(user, base=base.fingerprint, collective=collective, **use) for user in names}
         queries += sum(len(user.rows) for user in tests)
+        without += rouge_words.unseen(query.gold for user in tests for query in user.queries)[0]
         # Of the portions to come the users are known, not the queries: as many as so far, each.
         total = 2 * len(ARMS) * (queries * len(users) // (portion[-1] + 1))
         statistics = evaluate(
@@ -223,6 +225,7 @@ def test(message: Message, node: Node) -> RecordDict:
             max_new_tokens=node.settings.max_new_tokens,
             choice=node.choice,
             tokenizer=base.tokenizer,
+            rouge_tokenizer=node.settings.rouge_tokenizer,
             on_answers=node.keep_answers if node.is_simulated else None,
             on_rows=lambda count, total=total: progress.rows(count, total),  # type: ignore[misc]
         )
@@ -233,4 +236,7 @@ def test(message: Message, node: Node) -> RecordDict:
             host.put_metrics(reply, place, dict(flat))
     # What was trained before for the same use has been replaced by something that works.
     node.vault.retire(partners, collective=collective, **use)
+    scored_in_words = node.task.kind == "generation" and node.settings.max_new_tokens > 0
+    if scored_in_words and node.settings.rouge_tokenizer == "lamp" and (text := rouge_words.warning(without, queries)):
+        say_once(f"warning: {text}")
     return reply

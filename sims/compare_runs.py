@@ -7,13 +7,14 @@ where the reports do not describe the same users and arms.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from console.command import options_of, start, told
 from rich.console import Console
 from rich.table import Table
 from scores.agreement import differences, in_both, relative, scores
+
+from fed import strict_json
 
 
 @told(failed=2)
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("second", type=Path, help="another")
     parser.add_argument("--within", type=float, default=0.0, help="largest share by which a loss may differ")
     options = parser.parse_args()
-    first, second = (scores(json.loads(path.read_text())) for path in (options.first, options.second))
+    first, second = (scores(strict_json.loads(path.read_text())) for path in (options.first, options.second))
     first, second, odd = in_both(first, second)
     rows = list(differences(first, second))
     if not rows:

@@ -9,14 +9,13 @@ log, and exits non-zero unless the run completed. The last line is the path of r
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.command import options_of, start, told
 from simulation import wall_clock
-from simulation.apps import preflight, settings_of, spelled_out
+from simulation.apps import left_out, preflight, settings_of, spelled_out
 from simulation.processes import PeakMemory
 from simulation.superlink import final_status, flwr_json, stream_log, superlink
 
@@ -61,6 +60,8 @@ def run(app: Path, overrides: list[str], arguments: list[str], *, verbose: bool)
     def check() -> None:
         nonlocal settings
         settings = settings_of(app, overrides)
+        if others := left_out(app):
+            print(others, flush=True)
         preflight(settings)
 
     peak = 0
@@ -82,7 +83,9 @@ def run(app: Path, overrides: list[str], arguments: list[str], *, verbose: bool)
 
 def add_account(path: Path, began: float) -> None:
     """Put where the command's time went into report.json, and print it; a run on devices has no such account."""
-    report = json.loads(path.read_text(encoding="utf-8"))
+    from fed import strict_json
+
+    report = strict_json.loads(path.read_text(encoding="utf-8"))
     if "clients" in report["seconds"]:
         from fed.atomic_write import write_text
         from server_strategy.report.report import as_json

@@ -37,12 +37,23 @@ def written(golds: Sequence[str], rows: Sequence[Row], tokenizer: Any, max_new_t
 
 
 def statistics(
-    task: Task, golds: Sequence[str], rows: Sequence[Row], tokenizer: Any, max_new_tokens: int
+    task: Task,
+    golds: Sequence[str],
+    texts: Sequence[str],
+    *,
+    rouge_tokenizer: str = "lamp",
 ) -> dict[str, float]:
-    """Additive sums over a user's golds; the task's metrics have ROUGE-L, the rest is as for `written`."""
-    texts = written(golds, rows, tokenizer, max_new_tokens)
+    """Additive sums over a user's golds.
+
+    Args:
+        task: its metrics have ROUGE-L.
+        golds: whole.
+        texts: as far as they can be written, of `written`.
+        rouge_tokenizer: whose words ROUGE counts.
+    """
     cut = sum(text != gold for gold, text in zip(golds, texts, strict=True))
-    return {"cut_golds": float(cut), "reachable_rougeL": metrics.statistics(task, golds, texts)["rougeL"]}
+    rouge = metrics.statistics(task, golds, texts, rouge_tokenizer=rouge_tokenizer)["rougeL"]
+    return {"cut_golds": float(cut), "reachable_rougeL": rouge}
 
 
 def of_arm(parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:

@@ -50,6 +50,7 @@ def evaluate(
     partners: Mapping[str, str | None] | None = None,
     choice: Choice | None = None,
     tokenizer: Any = None,
+    rouge_tokenizer: str = "lamp",
     on_answers: Callable[[TestUser, str, Sequence[str]], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
@@ -67,6 +68,7 @@ def evaluate(
         partners: with whom each of `private` is swapped, where `users` are not all of a node's; None: `swap_partners`.
         choice: the labels to choose from; None: the answer is decoded.
         tokenizer: of the rows; None: what max-new-tokens cuts of the golds is not counted.
+        rouge_tokenizer: whose words ROUGE counts.
         on_answers: called with a user, an arm and the answers to its queries; they go nowhere else.
         on_rows: called with a number of rows as they finish, 2 · users · queries · arms in all.
     """
@@ -102,12 +104,14 @@ def evaluate(
     if tokenizer is not None and max_new_tokens and task.kind == "generation":
         for user in users:
             golds = [query.gold for query in user.queries]
-            ceilings[user.user_id] = ceiling.statistics(task, golds, user.rows, tokenizer, max_new_tokens)
+            texts = ceiling.written(golds, user.rows, tokenizer, max_new_tokens)
+            ceilings[user.user_id] = ceiling.statistics(task, golds, texts, rouge_tokenizer=rouge_tokenizer)
     found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
     for user, arm, span in spans:
         sums = {name: float(sum(getattr(loss, name) for loss in losses[span])) for name in Loss._fields}
         if answers is not None:
-            sums |= metrics.statistics(task, [query.gold for query in user.queries], answers[span])
+            golds = [query.gold for query in user.queries]
+            sums |= metrics.statistics(task, golds, answers[span], rouge_tokenizer=rouge_tokenizer)
             sums |= ceilings.get(user.user_id, {})
             if on_answers:
                 on_answers(user, arm, answers[span])

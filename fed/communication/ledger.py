@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fed.atomic_write import writing
+from fed.plain_cells import plain_row
 
 PHASES = ("stage1", "stage2", "evaluate")
 DIRECTIONS = ("down", "up")
@@ -60,4 +61,4 @@ class Ledger:
         with writing(path) as building, building.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Entry)])
             writer.writeheader()
-            writer.writerows(asdict(entry) for entry in self.entries)
+            writer.writerows(plain_row(asdict(entry)) for entry in self.entries)

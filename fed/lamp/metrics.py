@@ -6,7 +6,8 @@ answers in one place, which a mean of users' scores is not (macro-F1 and RMSE ar
     classification   accuracy = correct / count
                      F1 = mean over ALL labels of 2 hit / (gold + predicted), where 0/0 = 0
     rating           MAE = sum |p - g| / count, RMSE = sqrt(sum (p - g)^2 / count)
-    generation       mean F-measure of ROUGE-1 and ROUGE-L, no stemmer
+    generation       mean F-measure of ROUGE-1 and ROUGE-L, no stemmer; where another tokenizer than LaMP's counts
+                     their words (`fed.lamp.rouge_words`), LaMP's own beside them, as rouge1_lamp and rougeL_lamp
 
 The rules are those of LaMP's evaluator (`eval/evaluation.py` of the benchmark, arXiv 2304.11406): answers are
 stripped and compared case-sensitively; a rating is `float(answer)`, and an answer that is none counts as 1 or
@@ -22,13 +23,32 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fed.lamp.rouge_words import UnicodeWords
 from fed.lamp.tasks import Task
 
+OWN = "_lamp"  # after the name of a metric that is counted in LaMP's words beside another tokenizer's
 
-def statistics(task: Task, golds: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Additive sums over one set of answers; always has "count", and the same keys for every set of a task.
 
-    Raises ValueError when the two differ in length and for a gold that is not a label of the task.
+def statistics(
+    task: Task,
+    golds: Sequence[str],
+    predictions: Sequence[str],
+    *,
+    rouge_tokenizer: str = "lamp",
+) -> dict[str, float]:
+    """Additive sums over one set of answers.
+
+    Args:
+        task: whose metrics.
+        golds: what the users wrote.
+        predictions: the answers, in the same order.
+        rouge_tokenizer: whose words ROUGE counts, a key of `fed.lamp.rouge_words.TOKENIZERS`.
+
+    Returns:
+        Always "count", and the same keys for every set of a task and tokenizer.
+
+    Raises:
+        ValueError: the two differ in length, or a gold is not a label of the task.
     """
     if len(golds) != len(predictions):
         raise ValueError(f"golds and predictions must pair up; got {len(golds)} and {len(predictions)}")
@@ -36,8 +56,11 @@ def statistics(task: Task, golds: Sequence[str], predictions: Sequence[str]) -> 
     unknown = next((gold for gold, _ in pairs if task.labels and gold not in task.labels), None)
     if unknown is not None:
         raise ValueError(f"a gold of {task.name} must be one of {', '.join(task.labels)}; got {unknown!r}")
-    sums = {"classification": _classification, "rating": _rating, "generation": _generation}[task.kind]
-    return {"count": float(len(pairs)), **sums(task, pairs)}
+    if task.kind == "generation":
+        sums = _generation(task, pairs, rouge_tokenizer)
+    else:
+        sums = (_classification if task.kind == "classification" else _rating)(task, pairs)
+    return {"count": float(len(pairs)), **sums}
 
 
 def merge(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -50,7 +73,10 @@ def merge(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def scores(task: Task, statistics: Mapping[str, float]) -> dict[str, float]:
-    """The task's metrics, keyed by `task.metrics`. Raises ValueError when no answer was counted."""
+    """The task's metrics, keyed by `task.metrics`, and LaMP's own ROUGE where it was counted beside another.
+
+    Raises ValueError when no answer was counted.
+    """
     count = statistics.get("count", 0.0)
     if not count > 0:
         raise ValueError(f"{task.name} must have at least one answer to score; got a count of {count:g}")
@@ -58,7 +84,8 @@ def scores(task: Task, statistics: Mapping[str, float]) -> dict[str, float]:
         return {"accuracy": statistics["correct"] / count, "f1": _macro_f1(task, statistics)}
     if task.kind == "rating":
         return {"mae": statistics["absolute"] / count, "rmse": math.sqrt(statistics["squared"] / count)}
-    return {metric: statistics[metric] / count for metric in task.metrics}
+    beside = (f"{metric}{OWN}" for metric in task.metrics if f"{metric}{OWN}" in statistics)
+    return {metric: statistics[metric] / count for metric in (*task.metrics, *beside)}
 
 
 def _classification(task: Task, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
@@ -93,12 +120,17 @@ def _rating_of(prediction: str, gold: float) -> float:
     return 1.0 if abs(1 - gold) > abs(5 - gold) else 5.0
 
 
-def _generation(task: Task, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    scored = [_rouge_scorer(task.metrics).score(gold, prediction) for gold, prediction in pairs]
-    return {metric: math.fsum(score[metric].fmeasure for score in scored) for metric in task.metrics}
+def _generation(task: Task, pairs: Sequence[tuple[str, str]], rouge_tokenizer: str) -> dict[str, float]:
+    sums = {}
+    for tokenizer, suffix in ((rouge_tokenizer, ""), ("lamp", OWN))[: 1 + (rouge_tokenizer != "lamp")]:
+        scored = [_rouge_scorer(task.metrics, tokenizer).score(gold, prediction) for gold, prediction in pairs]
+        for metric in task.metrics:
+            sums[f"{metric}{suffix}"] = math.fsum(score[metric].fmeasure for score in scored)
+    return sums
 
 
 @functools.cache
-def _rouge_scorer(kinds: tuple[str, ...]) -> Any:
+def _rouge_scorer(kinds: tuple[str, ...], tokenizer: str) -> Any:
     rouge_scorer = importlib.import_module("rouge_score.rouge_scorer")  # late: it imports nltk
-    return rouge_scorer.RougeScorer(list(kinds), use_stemmer=False)
+    words = {"lamp": None, "unicode": UnicodeWords()}[tokenizer]
+    return rouge_scorer.RougeScorer(list(kinds), use_stemmer=False, tokenizer=words)

@@ -12,6 +12,7 @@ from pathlib import Path
 from fed.averages.average import AVERAGES
 from fed.base.device import DTYPES
 from fed.communication.wire import WIRE_DTYPES
+from fed.lamp.rouge_words import TOKENIZERS
 from fed.settings import paths
 from fed.settings.methods import ENGINES, METHODS
 from fed.settings.rules import (
@@ -189,6 +190,11 @@ class Answers:
     max_queries: int = at_least(0, "tested a user, the first; 0 = all")
     answer: str = one_of(
         ANSWERS, "decode = a text; choice = the likeliest of the labels (LaMP_2N, LaMP_2M, LaMP_3)", default="decode"
+    )
+    rouge_tokenizer: str = one_of(
+        TOKENIZERS,
+        "whose words ROUGE counts: lamp = a–z and 0–9; unicode = any script's, LaMP's beside",
+        default="lamp",
     )
     max_new_tokens: int = at_least(0, "of an answer; 0 = losses only")
     temperature: float = at_least(0, "0 = greedy; the paper samples at 0.1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fed import strict_json
 from fed.answering import ceiling, comparisons
 from fed.answering.evaluation import ARMS, arm_scores
 from fed.communication.ledger import Ledger
@@ -122,4 +122,4 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def as_json(report: Mapping[str, Any]) -> str:
-    return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    return strict_json.dumps(report, indent=1) + "\n"

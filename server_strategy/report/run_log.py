@@ -11,7 +11,6 @@ stage 1; `bytes.csv`, `report.html` and `report.json` at the end.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fed import strict_json
 from fed.atomic_write import write_text
 from fed.communication.ledger import Ledger
 from fed.methods import Method
@@ -80,7 +80,7 @@ class RunLog:
     def add_round(self, row: dict[str, Any]) -> None:
         """Enter a round of stage 1, as `CollectiveStrategy` records it, and say how it went."""
         self._rounds.append(row)
-        write_text(self._folder / "rounds.jsonl", "".join(json.dumps(r) + "\n" for r in self._rounds))
+        write_text(self._folder / "rounds.jsonl", "".join(strict_json.dumps(r) + "\n" for r in self._rounds))
         failed = f", {row['failed']} failed" if row["failed"] else ""
         what = "pooled" if self._settings.stage1 == "pooled" else f"round {row['round']}/{self._settings.rounds}"
         loss = "not told" if row["loss"] is None else f"{row['loss']:.4f}"

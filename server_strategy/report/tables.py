@@ -48,6 +48,8 @@ METRICS = (
     Metric("loss_per_token_without_eos", "loss without EOS", "nats", True),
     Metric("rouge1", "ROUGE-1", "F-measure, 0 to 1", False),
     Metric("rougeL", "ROUGE-L", "F-measure, 0 to 1", False),
+    Metric("rouge1_lamp", "ROUGE-1, LaMP's words", "F-measure, 0 to 1", False),
+    Metric("rougeL_lamp", "ROUGE-L, LaMP's words", "F-measure, 0 to 1", False),
     Metric("accuracy", "accuracy", "share of queries, 0 to 1", False),
     Metric("f1", "macro-F1", "0 to 1", False),
     Metric("mae", "MAE", "rating points", True),

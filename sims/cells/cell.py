@@ -20,6 +20,7 @@ from simulation.app_run import run
 from simulation.apps import Config, app_of, settings
 from simulation.seats import Seat
 
+from fed import strict_json
 from fed.answering.comparisons import of_arms
 from fed.atomic_write import write_text
 from fed.lamp.layouts import find_files
@@ -33,8 +34,16 @@ STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
 STAGE1_ARMS = ("base", "stage1")
 _NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
 _PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
-# Keys of later releases, which at their defaults change nothing: cells that finished without them keep their names.
-_LATER = ("stage1", "warmup", "schedule", "history-rows", "stage2-layers", "min-replies", "norm-bound", "prompt-format")
+# Keys of the first release. Later ones at their defaults change nothing, and cells that finished without them keep
+# their names.
+_FIRST = (
+    "task", "cohorts", "stage1-users", "stage2-users", "max-items", "held-out", "retrieved", "profile",
+    "base-model", "dtype", "max-length", "token-budget", "activation-cache", "method", "engine", "layers",
+    "stage1-rank", "stage2-rank", "positions", "stage2-positions", "style-layer", "style-strength", "local-epochs",
+    "stage2-epochs", "batch-size", "stage1-lr", "stage2-lr", "weight-decay", "clip", "seed", "strategy", "rounds",
+    "fraction", "average", "wire-dtype", "min-nodes", "reply-timeout", "max-queries", "answer", "max-new-tokens",
+    "temperature", "top-k", "top-p",
+)  # fmt: skip
 _HEAD_BYTES = 1 << 20
 
 
@@ -83,11 +92,11 @@ class Cell:
         Promise: other settings or data are another key, other places are not (tests/sims/test_compare_methods.py).
         """
         run_settings = self.settings()
-        default = {key: field.default for key, field in keys().items() if key in _LATER}
+        default = {key: field.default for key, field in keys().items()}
         what = {
             key: value
             for key, value in run_settings.as_config().items()
-            if key not in _PLACES and (key not in _LATER or value != default[key])
+            if key not in _PLACES and (key in _FIRST or value != default[key])
         }
         what["content"] = content_of(run_settings.data_source, run_settings.task)
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
@@ -99,7 +108,7 @@ class Cell:
     def finished(self, root: Path) -> dict[str, Any] | None:
         """The report of a finished run of this very cell; None where there is none, or it is torn."""
         try:
-            content = json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
+            content = strict_json.loads((self.folder(root) / "cell.json").read_text(encoding="utf-8"))
             return dict(content["report"]) if content["key"] == self.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -115,7 +124,7 @@ class Cell:
         folder = self._cleared(root)
         start = time.monotonic()
         finished = run(self.app, {**self.config, "output-dir": str(folder.resolve())}, say=say, seat=seat)
-        report = json.loads(finished.report.read_text(encoding="utf-8"))
+        report = strict_json.loads(finished.report.read_text(encoding="utf-8"))
         report["seconds"]["wall"] = round(time.monotonic() - start, 3)
         return self._keep(folder, report)
 
@@ -156,7 +165,7 @@ class Cell:
 
     def _keep(self, folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         content = {"key": self.key, "label": self.label, "task": self.task, "seed": self.seed, "report": report}
-        write_text(folder / "cell.json", json.dumps(content, ensure_ascii=False))
+        write_text(folder / "cell.json", strict_json.dumps(content))
         return dict(report)
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from fed.atomic_write import write_text
+from fed.plain_cells import plain_row
+from fed.strict_json import dumps
 
 Rows = Sequence[dict[str, Any]]
 
 
 def write_json(path: Path, content: object) -> Path:
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return write_text(path, dumps(content, indent=2) + "\n")
 
 
 def write_csv(path: Path, rows: Rows) -> Path:
     """The first row's keys head the columns."""
     out = StringIO(newline="")
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(plain_row, rows))
     return write_text(path, out.getvalue())

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from console import leaving
+from simulation.environment import run_folder, without_proxy
 from simulation.processes import end, offspring
 from simulation.superlink import flwr_json, free_port, wait_for_port
 
@@ -67,8 +67,7 @@ class Farm:
         self.port = free_port()
         self.certificate: dict[str, datetime] = {}  # `begins` and `ends` of one that should not hold
         self.superlink: subprocess.Popen[bytes] | None = None
-        # Flower keeps sockets under its home, and a socket's path has 107 characters at most.
-        self._homes = Path(tempfile.mkdtemp(prefix="perfit-farm-"))
+        self._homes = run_folder()  # Flower keeps sockets under its home
 
     def __enter__(self) -> Farm:
         try:
@@ -91,16 +90,13 @@ class Farm:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
         home = self._homes / name
         home.mkdir(parents=True, exist_ok=True)
-        direct = ",".join(filter(None, (HOST, SERVER, environment.get("no_proxy") or environment.get("NO_PROXY"))))
-        return environment | {
+        return without_proxy(environment, (HOST, SERVER)) | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": str(self._threads),
-            "no_proxy": direct,  # a proxy for the web is no way to the server
-            "NO_PROXY": direct,
         }
 
     def start_server(self) -> None:

@@ -17,6 +17,7 @@ from farm import network_namespaces
 from farm import traffic as device_traffic
 from farm.device import Device
 from farm.farm import Farm
+from fed import strict_json
 from fed.atomic_write import write_text
 from fed.base import sources
 from fed.lamp.records import Corpus, open_corpus
@@ -127,7 +128,7 @@ def federate(farm: Farm, app: Path, overrides: list[str], settings: Settings, *,
 def add_traffic(farm: Farm, folder: Path, run_id: str) -> None:
     """Put what the proxies counted, and Flower's own count, into report.json, and print the table."""
     path = folder / "report.json"
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    report: dict[str, Any] = strict_json.loads(path.read_text(encoding="utf-8"))
     listed = farm.flwr("ls", "--run-id", run_id)["runs"][0]
     counted = {user: list(device.proxy.exchanges) for user, device in farm.devices.items()}
     links = {user: device.link.carried() for user, device in farm.devices.items() if device.link}

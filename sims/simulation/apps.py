@@ -78,6 +78,22 @@ def defaults(app: Path) -> dict[str, Any]:
     return dict(tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"])
 
 
+def left_out(app: Path) -> str | None:
+    """What lies in an app's folder and is not sent to its nodes, in one line; None where all of it is settings.
+
+    Promise: a bundle has settings alone, whatever lies in the folder (tests/sims/simulation/test_apps.py).
+    """
+    entries = {entry.name: entry for entry in sorted(app.iterdir())} if app.is_dir() else {}
+    others = [
+        f"{name}/ ({sum(path.is_file() for path in entry.rglob('*'))} files)" if entry.is_dir() else name
+        for name, entry in entries.items()
+        if entry.suffix != ".toml" and name not in ("README.md", "__pycache__")
+    ]
+    if not others:
+        return None
+    return f"left out of the bundle that nodes are sent: {', '.join(others[:8])}{' …' if len(others) > 8 else ''}"
+
+
 def settings_of(app: Path, overrides: Sequence[str]) -> Settings:
     """The app's run config with the overrides, checked. Raises ValueError."""
     config = defaults(app)

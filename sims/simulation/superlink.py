@@ -9,8 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from console import leaving
 
+from simulation.environment import of_flower, run_folder
 from simulation.processes import end, family
 
 PATIENCE = 180.0  # seconds for a SuperLink to listen; three are enough on a quiet machine
@@ -44,23 +43,15 @@ def superlink(
         own: start one even where FLWR_HOME names another, which is otherwise used and left running.
         meanwhile: what to do while it starts, some three seconds; what it raises ends the SuperLink.
     """
-    # What Flower and Ray are told, unless the user has told them otherwise.
-    environment = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    environment.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    environment.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-    environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    environment.setdefault("PYTHONUNBUFFERED", "1")
-    environment.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
-    if "FLWR_HOME" in environment:
+    given = {key: value for key, value in os.environ.items() if not (own and key.startswith("FLWR_"))}
+    if "FLWR_HOME" in given:
         meanwhile()
-        yield environment, None
+        yield of_flower(given, None), None
         return
     # A home and ports of its own, so that no other SuperLink is meant by accident.
-    home = Path(tempfile.mkdtemp(prefix="perfit-flwr-"))
+    home = run_folder()
     http, control = str(free_port()), str(free_port())
-    environment |= {
-        "FLWR_HOME": str(home),
+    environment = of_flower(given, home) | {
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": http,
         "FLWR_LOCAL_CONTROL_API_PORT": control,
     }

@@ -40,13 +40,14 @@ def test_a_gold_is_cut_where_its_own_tokens_are_more_and_its_end_is_none_of_them
 
 def test_the_sums_count_the_cut_golds_and_add_rouge_l_of_all():
     tokenizer = Words()
-    sums = ceiling.statistics(TWEETS, GOLDS, rows(tokenizer), tokenizer, 2)
+    sums = ceiling.statistics(TWEETS, GOLDS, ceiling.written(GOLDS, rows(tokenizer), tokenizer, 2))
     assert sums == {"cut_golds": 1.0, "reachable_rougeL": pytest.approx(2 * 0.5 / 1.5 + 1 + 1)}
 
 
 def test_a_gold_in_which_rouge_sees_no_word_stays_at_nothing_though_it_fits():
     tokenizer, golds = Words(), ["🎉", "a"]
-    sums = ceiling.statistics(TWEETS, golds, tokenize([("x", gold) for gold in golds], tokenizer, 9), tokenizer, 2)
+    texts = ceiling.written(golds, tokenize([("x", gold) for gold in golds], tokenizer, 9), tokenizer, 2)
+    sums = ceiling.statistics(TWEETS, golds, texts)
     assert sums == {"cut_golds": 0.0, "reachable_rougeL": 1.0}
 
 

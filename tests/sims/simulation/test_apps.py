@@ -1,9 +1,13 @@
 """What `-c` is read as: key=value pairs and TOML files, and nothing that Flower would silently skip. The preflight."""
 
+import io
+import shutil
 import sys
+import zipfile
 
 import pytest
 from cells.plan import method_of
+from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import parse_config_args
 from simulation import apps
 
@@ -51,3 +55,26 @@ def test_turns_need_a_base_with_a_chat_template_before_anything_starts(tiny_base
 def test_rows_longer_than_the_bases_context_are_refused_before_anything_starts(tiny_base):
     with pytest.raises(ValueError, match="max-length must .* context of 512 tokens, got 600; set max-length=512"):
         apps.preflight(apps.settings("lamp7", {"base-model": str(tiny_base), "max-length": 600}))
+
+
+@pytest.mark.parametrize("name", ["lamp7", "lamp4", "lamp2n"])
+def test_a_bundle_has_settings_alone_whatever_lies_in_the_apps_folder_and_what_stays_is_named(tmp_path, name):
+    app = tmp_path / name
+    shutil.copytree(apps.SIMS / name, app)
+    assert apps.left_out(app) is None
+    people = (
+        "data/users.json",
+        "data/deep/users.jsonl",
+        "notes.md",
+        "users.json",
+        "secret.yaml",
+        "a.py",
+        "own.toml",
+    )
+    for file in people:
+        (app / file).parent.mkdir(parents=True, exist_ok=True)
+        (app / file).write_text("SECRET")
+    names = set(zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))).namelist())
+    assert "pyproject.toml" in names and not names & set(people)
+    told = apps.left_out(app)
+    assert told is not None and "data/ (2 files)" in told and "users.json" in told and "a.py" in told
