@@ -45,6 +45,13 @@ def run_folder() -> Path:
     )
 
 
+def has_cache(environment: Mapping[str, str]) -> bool:
+    """Whether the folder of caches, or the nearest folder above it that there is, can be written to."""
+    folder = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perfit-fed"
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def of_flower(environment: Mapping[str, str], home: Path | None) -> dict[str, str]:
     """The environment of Flower's processes and Ray's; what the user has set stays.
 
@@ -61,4 +68,6 @@ def of_flower(environment: Mapping[str, str], home: Path | None) -> dict[str, st
     told.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
     if home is not None:
         told |= {"FLWR_HOME": str(home), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
+        if not has_cache(told):
+            told["XDG_CACHE_HOME"] = str(home / "cache")  # made for this run and gone with it
     return told

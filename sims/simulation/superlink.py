@@ -51,7 +51,10 @@ def superlink(
     # A home and ports of its own, so that no other SuperLink is meant by accident.
     home = run_folder()
     http, control = str(free_port()), str(free_port())
-    environment = of_flower(given, home) | {
+    environment = of_flower(given, home)
+    if "XDG_CACHE_HOME" in environment:
+        os.environ["XDG_CACHE_HOME"] = environment["XDG_CACHE_HOME"]  # where this process looks into the data, too
+    environment |= {
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": http,
         "FLWR_LOCAL_CONTROL_API_PORT": control,
     }

@@ -51,13 +51,27 @@ def test_what_the_user_has_told_flower_and_ray_stays(tmp_path):
     assert own["FLWR_HOME"] == own["RAY_TMPDIR"] == own["TMPDIR"] == str(tmp_path)
 
 
+def test_where_caches_cannot_be_kept_a_run_has_its_own_and_elsewhere_the_users(tmp_path):
+    (tmp_path / "file").write_text("")
+    for there, usable in ((tmp_path, True), (tmp_path / "new" / "deep", True), (tmp_path / "file", False)):
+        given = {"XDG_CACHE_HOME": str(there)}
+        assert environment.has_cache(given) == usable
+        assert of_flower(given, None)["XDG_CACHE_HOME"] == str(there)
+        own = of_flower(given, tmp_path / "run")["XDG_CACHE_HOME"]
+        assert own == (str(there) if usable else str(tmp_path / "run" / "cache"))
+
+
 @pytest.mark.nightly
-def test_a_run_behind_a_proxy_with_a_long_tmpdir_ends_well_and_leaves_no_file_there(short_run, tmp_path):
+def test_a_run_behind_a_proxy_with_a_long_tmpdir_and_without_a_cache_ends_well_and_leaves_no_file_there(
+    short_run, tmp_path
+):
     long = tmp_path / ("t" * 80)
     long.mkdir()
     before = set(os.listdir("/tmp"))
     told = {key: value for key, value in os.environ.items() if key.lower() != "no_proxy" and key != "FLWR_HOME"}
-    told |= {"TMPDIR": str(long)} | dict.fromkeys(PROXIES, "http://127.0.0.1:9")  # nobody listens there
+    (tmp_path / "file").write_text("")
+    told |= {"TMPDIR": str(long), "XDG_CACHE_HOME": str(tmp_path / "file")}  # no folder: as a home that is read only
+    told |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")  # nobody listens there
     command = [sys.executable, str(REPOSITORY / "sims" / "run.py"), str(REPOSITORY / "sims" / "lamp7")]
     command += ["-c", apps.words(short_run(tmp_path / "runs"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=told)
