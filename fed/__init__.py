@@ -1,5 +1,6 @@
 """PerFit's method, data and byte accounting: torch and transformers only, no Flower and no Ray.
 
+threads          of a process that computes: how many, and how long they spin; set before torch is loaded
 randomness       one random generator a name: (seed, purpose, round, user) decides what is drawn
 atomic_write     files written beside and renamed: a reader sees the old one or the whole new one
 strict_json      JSON without NaN and infinities: null with a reason, and back
@@ -21,3 +22,7 @@ methods/         the methods a run can choose, one file each
 exploration/     what users' vectors and trained edits look like: spectra, the shift of all, neighbours, clusters
 policy/          a device's own rules: what a run may ask of it, and what may leave it
 """
+
+from fed import threads
+
+threads.bound()

@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import fed  # noqa: F401  threads are bounded before torch is loaded
+
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fed  # noqa: F401  threads are bounded before torch is loaded
+
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from averages import outcome

@@ -24,6 +24,7 @@ MOST_FILES = 10
 FLOORS: dict[str, list[dict[str, set[str]]]] = {
     "fed": [
         {"randomness": set(), "atomic_write": set(), "plain_text": set(), "statistics": set(), "strict_json": set(),
+         "threads": set(),
          "plain_cells": set()},
         {"base": {"atomic_write"}, "lamp": {"atomic_write"}, "privacy": {"atomic_write"}},
         {"edits": {"base"}},

@@ -65,7 +65,6 @@ def of_flower(environment: Mapping[str, str], home: Path | None) -> dict[str, st
     told.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     told.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     told.setdefault("PYTHONUNBUFFERED", "1")
-    told.setdefault("GOMP_SPINCOUNT", "1000")  # beside a busy process, waiting threads should not spin for long
     if home is not None:
         told |= {"FLWR_HOME": str(home), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
         if not has_cache(told):

@@ -67,7 +67,6 @@ def worker(threads: int) -> Iterator[Worker]:
     threads = min(threads, int(asked)) if asked.isdecimal() and int(asked) else threads
     path = os.pathsep.join([str(SIMS), str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
-    environment.setdefault("GOMP_SPINCOUNT", "1000")  # as `superlink`: waiting threads should not spin for long
     with leaving.held():
         process = subprocess.Popen(
             [sys.executable, "-m", "simulation.worker"],
