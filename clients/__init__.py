@@ -1,6 +1,7 @@
 """The ClientApp: what a device runs, and what Ray hosts in simulation. Imports no ray, pyreft or datasets.
 
 app           the ClientApp: what each message does
+on_node       what every message passes on its way to its handler: rules, the node, the lock, errors
 messages      messages that carry several users at once, unpacked; replies packed in few objects
 portions      a node's users by the portion, so that memory does not grow with users
 node          one node: its users, their data, the vault, the base

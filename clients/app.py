@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+import sys
 from dataclasses import replace
-from functools import wraps
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import messages as host
-from clients.device.node_config import NodeConfig
-from clients.device.protection import Protection
-from clients.messages import bundled
 from clients.node import Node
+from clients.on_node import on_node
 from clients.portions import portions, said
 from clients.progress import Progress, say_once
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
 from fed.lamp import rouge_words
 from fed.methods import UserRows
-from fed.settings.rules import SettingsError
-from fed.settings.settings import Settings
 
 app = ClientApp()
-
-Handler = Callable[[Message, Node], RecordDict]
-
-
-def on_node(handler: Handler) -> Callable[[Message, Context], Message]:
-    """Build the node for a message; a broken rule becomes an error reply, and the node stays connected.
-
-    A device says all of it in its own log and the bare rule to the server; of a simulation the operator sees all.
-    What a device's policy does not accept is refused before the node is built, and what it does not let out stays.
-    """
-
-    @wraps(handler)
-    def handle(message: Message, context: Context) -> Message:
-        device = "partition-id" not in context.node_config
-        began = time.time()
-        try:
-            config = NodeConfig.parse(context.node_config)
-            settings = Settings.parse(context.run_config)
-            if config.device and settings.stage1 == "pooled":
-                raise SettingsError("stage1 must be 'federated' on devices, whose rows never leave them, got 'pooled'")
-            protection = Protection(config, settings, context.run_id)
-            protection.admit(message)  # before anything of the user's is read, as a Node does
-            node = Node(settings, config, context.run_id)
-            content = bundled(protection.let_out(message, handler(message, node)))
-            if node.is_simulated:
-                host.put_timing(content, began, time.time())
-            return Message(content, reply_to=message)
-        except (ValueError, OSError) as error:
-            return host.refuse(message, error, device=device)
-        except Exception as error:  # a defect; its text could hold anything, and Flower would send it on
-            if not device:
-                raise
-            host.print_defect()
-            return host.refuse(message, error, device=True)
-
-    return handle
 
 
 @app.query("hello")
@@ -98,7 +56,8 @@ def stage1(message: Message, node: Node) -> RecordDict:
         if method.keeps_own:
             sent_edits = (host.collective_of(message, method, node.settings, place) for place in portion)
             user_rows = [
-                replace(node.with_own_edit(rows), given=sent) for rows, sent in zip(user_rows, sent_edits, strict=True)
+                replace(node.with_own_edit(rows, before_round=round_number), given=sent)
+                for rows, sent in zip(user_rows, sent_edits, strict=True)
             ]
         # Training, in shared batches.
         progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(portion, users)}")
@@ -115,11 +74,12 @@ def stage1(message: Message, node: Node) -> RecordDict:
             if trained.result.error:
                 host.put_error(reply, place, trained.result.error)
                 continue
-            if method.keeps_own:
-                node.keep_own_edit(trained)
-            host.put_tensors(reply, place, trained.tensors, method, node.settings)
             examples = trained.result.rows // node.settings.local_epochs
-            host.put_metrics(reply, place, {"num-examples": examples, "train-loss": trained.result.mean_loss})
+            with host.failing_alone(reply, place, device=not node.is_simulated):
+                if method.keeps_own:
+                    node.of_run.keep_own(trained.user_id, trained.tensors, round_number)
+                host.put_tensors(reply, place, trained.tensors, method, node.settings)
+                host.put_metrics(reply, place, {"num-examples": examples, "train-loss": trained.result.mean_loss})
     return reply
 
 
@@ -164,31 +124,40 @@ def adopt(message: Message, node: Node) -> RecordDict:
 @app.train("personalize")
 @on_node
 def stage2(message: Message, node: Node) -> RecordDict:
-    """Each user trains its private tensors, a portion in shared batches, and keeps them in the vault."""
+    """Each user trains its private tensors, a portion in shared batches, and keeps them in the vault.
+
+    Promise: who is done is left alone, the others get what they would have (tests/integration/test_resume.py).
+    """
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
     collective = str(message.content["config"]["collective"])
     shared = node.vault.read_collective(collective)
+    base = node.facts.fingerprint
     reply = RecordDict()
     for portion in portions(users):
+        # Who is done; a portion that is not whole is trained whole, in its own batches.
+        finished = {place: node.of_run.done(users[place], base=base, collective=collective) for place in portion}
+        done = {place: numbers for place, numbers in finished.items() if numbers is not None}
+        for place, numbers in done.items():
+            host.put_metrics(reply, place, numbers)
+        if len(done) == len(portion):
+            continue
         user_rows = [node.stage2_rows(users[place]) for place in portion]
         if method.keeps_own:
-            user_rows = [node.with_own_edit(rows) for rows in user_rows]
+            user_rows = [node.with_own_edit(rows, before_round=sys.maxsize) for rows in user_rows]
         progress = Progress(f"stage 2, node {node.part}, {said(portion, users)}")
         trained_users = method.train_private(node.base, shared, user_rows, progress=progress.step)
         for place, rows, trained in zip(portion, user_rows, trained_users, strict=True):
+            if place in done:
+                continue
             if trained.result.error:
                 host.put_error(reply, place, trained.result.error)
                 continue
-            node.vault.write(
-                trained.user_id,
-                trained.tensors,
-                base=node.base.fingerprint,
-                collective=collective,
-                settings=node.settings.as_json(),
-            )
             epochs = trained.result.epoch_losses(node.settings.stage2_epochs)
-            losses: dict[str, int | float] = {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
-            host.put_metrics(reply, place, {"num-examples": len(rows.rows), "steps": trained.result.steps} | losses)
+            numbers = {"num-examples": len(rows.rows), "steps": trained.result.steps}
+            numbers |= {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
+            with host.failing_alone(reply, place, device=not node.is_simulated):
+                node.of_run.write(users[place], trained.tensors, base=base, collective=collective, numbers=numbers)
+                host.put_metrics(reply, place, numbers)
     return reply
 
 
@@ -201,12 +170,17 @@ def test(message: Message, node: Node) -> RecordDict:
     base = node.base
     progress = Progress(f"evaluate, node {node.part}, {len(users)} users")
     shared = node.vault.read_collective(collective)
+    reply = RecordDict()  # a user whose private edit cannot be read has an error, and nobody is swapped with it
     use = {"method": node.settings.method, "task": node.settings.task}
-    partners = swap_partners([user for user in users if node.vault.has(user, collective=collective, **use)])
+    torn = node.of_run.unreadable(users, base=base.fingerprint, collective=collective, **use)
+    host.put_failures(reply, users, torn, device=not node.is_simulated)
+    having = [user for user in users if node.vault.has(user, collective=collective, **use) and user not in torn]
+    partners = swap_partners(having)
     queries = without = 0
-    reply = RecordDict()
-    for portion in portions(users):
+    for whole_portion in portions(users):
         # The users' queries; the private tensors of the users and of those that they are swapped with.
+        if not (portion := [place for place in whole_portion if users[place] not in torn]):
+            continue
         tests = [node.test_user(users[place]) for place in portion]
         names = {users[place] for place in portion} & partners.keys()
         names |= {partner for user in names if (partner := partners[user]) is not None}
@@ -214,7 +188,7 @@ def test(message: Message, node: Node) -> RecordDict:
         queries += sum(len(user.rows) for user in tests)
         without += rouge_words.unseen(query.gold for user in tests for query in user.queries)[0]
         # Of the portions to come the users are known, not the queries: as many as so far, each.
-        total = 2 * len(ARMS) * (queries * len(users) // (portion[-1] + 1))
+        total = 2 * len(ARMS) * (queries * len(users) // (whole_portion[-1] + 1))
         statistics = evaluate(
             node.task,
             method.reader(base, shared, private),

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,41 @@ def put_error(content: RecordDict, place: int, reason: str) -> None:
     content[f"{place}/error"] = ConfigRecord({"reason": plain(reason)})
 
 
+def put_failure(content: RecordDict, place: int, error: Exception, *, device: bool) -> None:
+    """That something of the user at `place` failed; of a device the bare rule, as `refuse`."""
+    put_error(content, place, _said(error, device=device))
+
+
+def put_failures(content: RecordDict, users: Sequence[str], problems: Mapping[str, Exception], *, device: bool) -> None:
+    """Of those of the users who have a problem, as `put_failure`."""
+    for user, problem in problems.items():
+        put_failure(content, users.index(user), problem, device=device)
+
+
+@contextmanager
+def failing_alone(content: RecordDict, place: int, *, device: bool) -> Iterator[None]:
+    """A vault that is damaged or a disk that is full, inside, fails the user at `place`, and nobody else.
+
+    Promise: the others of its message are not touched (tests/integration/test_failures.py).
+    """
+    try:
+        yield
+    except (VaultError, OSError) as error:
+        put_failure(content, place, error, device=device)
+
+
 def refuse(message: Message, error: Exception, *, device: bool) -> Message:
     """A reply that says in one line which rule was broken; from a device without any value, path or text of its own."""
+    return Message(Error(ERROR_CODE, _said(error, device=device)), reply_to=message)
+
+
+def _said(error: Exception, *, device: bool) -> str:
+    """What the server hears of an error; a device keeps the rest in its own log."""
     reason = plain(str(error) or type(error).__name__)
-    if device:
-        print(f"error: {reason}", file=sys.stderr, flush=True)
-        reason = plain(_rule(error))
-    return Message(Error(ERROR_CODE, reason), reply_to=message)
+    if not device:
+        return reason
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    return plain(_rule(error))
 
 
 def print_defect() -> None:

@@ -29,11 +29,12 @@ from fed.lamp.own_history import open_history
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import Pair, Task, get_task
 from fed.lamp.user import Query, User
-from fed.methods import Method, Trained, UserRows
+from fed.methods import Method, UserRows
 from fed.privacy.vault import Vault
 from fed.prompts.before_rows import Prompts
 from fed.prompts.plain_wording import PlainWordings
 from fed.prompts.profile import Profiles
+from fed.resuming.of_run import OfRun
 from fed.settings.settings import Settings
 
 
@@ -47,7 +48,7 @@ class Node:
     """
 
     def __init__(self, settings: Settings, config: NodeConfig, run_id: int) -> None:
-        self.part, self.parts, self._run = config.part, config.parts, str(run_id)
+        self.part, self.parts = config.part, config.parts
         self.settings = replace(settings, base_model=config.base_model) if config.base_model else settings
         self.task = get_task(settings.task)
         self._rows_by = self.settings
@@ -76,7 +77,9 @@ class Node:
         self.roster = Roster(
             tuple(u for u in everyone.stage1 if u in hosted), tuple(u for u in everyone.stage2 if u in hosted)
         )
-        self.vault = Vault(config.vault or settings.run_folder(run_id) / "vault", config.secret)
+        folder = settings.run_folder(run_id)
+        self.vault = Vault(config.vault or folder / "vault", config.secret)
+        self.of_run = OfRun(self.vault, folder.name, self.settings.unbroken().as_json(), self.settings.of_run())
 
     @cached_property
     def base(self) -> BaseModel:
@@ -160,14 +163,9 @@ class Node:
         file = self.vault.own_folder(user.user_id) / "answers" / f"{arm}.json"
         submission.write(file, self.task, dict(zip((q.id for q in user.queries), answers, strict=True)))
 
-    def with_own_edit(self, rows: UserRows) -> UserRows:
+    def with_own_edit(self, rows: UserRows, *, before_round: int) -> UserRows:
         """The rows with the collective tensors that the user itself trained last in this run, where it did."""
-        entry = self.vault.kept(rows.user_id, "stage1")  # (tensors, header)
-        return replace(rows, own=entry[0]) if entry and entry[1].get("run") == self._run else rows
-
-    def keep_own_edit(self, trained: Trained) -> None:
-        """Keep a user's collective tensors for its next round."""
-        self.vault.keep(trained.user_id, "stage1", trained.tensors, {"run": self._run})
+        return replace(rows, own=self.of_run.own(rows.user_id, before_round=before_round))
 
     def _rows(self, user: str, prompts: Task | Prompts, pairs: Sequence[Pair], room: int = 0) -> list[Row]:
         s = self.settings

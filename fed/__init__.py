@@ -17,6 +17,7 @@ lamp/            the LaMP benchmark: tasks, users, a device's own history, cohor
 prompts/         what stands before a row: retrieved items of the user's history, a profile text
 communication/   every byte: how edits travel, what crossed, what it costs by analysis
 privacy/         private tensors at rest: written, sealed, erased
+resuming/        what lets a run be gone on with: which run holds a vault, and what it has done there
 settings/        the run config: its keys and their rules, the registry of methods, paths
 methods/         the methods a run can choose, one file each
 exploration/     what users' vectors and trained edits look like: spectra, the shift of all, neighbours, clusters

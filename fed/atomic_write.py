@@ -46,6 +46,8 @@ def beside(path: Path) -> Path:
 def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Yields an empty file to fill, which takes the place of `path` where the block ends well and goes where it fails.
 
+    An OSError names `path`, that of a full disk too.
+
     Promise: at `path` stands the old file or the new one, whole, and nothing is left beside it
     (tests/fed/test_atomic_write.py).
 
@@ -58,9 +60,24 @@ def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     try:
         yield building
         os.replace(building, path)
-    except BaseException:
+    except BaseException as problem:
         building.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            raise naming(problem, path, building) from problem
         raise
+
+
+def naming(problem: OSError, path: Path, building: Path) -> OSError:
+    """The same error about the file that was to be written: a full disk names no file, or the one built beside it.
+
+    Args:
+        problem: what the system said.
+        path: the file to write.
+        building: where it was built.
+    """
+    if problem.errno is None or problem.filename not in (None, str(building)):
+        return problem
+    return OSError(problem.errno, problem.strerror, str(path))
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> Path:

@@ -5,5 +5,6 @@ run               one run: greeting, stage 1, hand-out, stage 2, evaluation, rep
 personalization   after stage 1: hand out the collective edit, have users train and test
 grid/             the SuperNodes: who they are, users shown as nodes, messages packed and counted
 rounds/           the rounds of stage 1: strategy, sampling, steps
+checkpoint/       what a run that was broken off goes on from
 report/           what a run prints and leaves: its log, report.json, tables, charts, a page
 """

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fed import methods
 from fed.methods import Method
 from fed.privacy.vault import NO_COLLECTIVE
+from fed.resuming.lock import holding
 from fed.settings.settings import Settings
 from server_strategy import personalization
+from server_strategy.checkpoint import resume
+from server_strategy.checkpoint.history import History
+from server_strategy.grid.actors import replace_dead_actors
 from server_strategy.grid.nodes import find_nodes
+from server_strategy.grid.supervised import SupervisedGrid
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.report.run_log import RunLog, say, warn
 from server_strategy.rounds import pooled
+from server_strategy.rounds.federate import federate
+from server_strategy.rounds.participation import Devices
 from server_strategy.rounds.strategy import make_strategy
 
 
@@ -27,12 +38,28 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         RunError: the federation cannot go on.
         ValueError: bad settings or data.
     """
+    with ExitStack() as held:
+        return _run(grid, settings, folder, held)
+
+
+def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[str, Any]:
+    """`run`, in the course of which the folder is held."""
+    lock = holding(folder, f"{folder.name} (process {os.getpid()})", alone=True)
+    if settings.resume:
+        held.enter_context(lock)
+    saved = resume.saved(settings, folder)
+    replace_dead_actors(warn)
+    grid = SupervisedGrid(grid, deadline=settings.run_deadline, warn=warn)
     log = RunLog(settings, folder)
     with log.phase("greeting"):
         federation = find_nodes(grid, settings, warn)
     log.greet(federation)
     method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
+    if not settings.resume:
+        held.enter_context(lock)
+    history = History(folder, resume.identity(settings, federation), log, method.whole)
+    history.begin(saved)
     translation = Translation(method.collective_shapes(), settings.wire_dtype)
     timeout = settings.reply_timeout or None
     trainers, testers = (
@@ -50,7 +77,7 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
         node = federation.hosts[next(iter(federation.stage1))]
         trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=log.work)
     with log.phase("stage1"):
-        collective, users = train_collective(trainers, testers, settings, method, log)
+        collective, users = train_collective(trainers, testers, settings, method, history, federation.stage1)
     with log.phase("stage2"):
         train_private(testers, users, collective, method, log)
     with log.phase("evaluate"):
@@ -59,7 +86,12 @@ def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def train_collective(
-    trainers: UserGrid, testers: UserGrid, settings: Settings, method: Method, log: RunLog
+    trainers: UserGrid,
+    testers: UserGrid,
+    settings: Settings,
+    method: Method,
+    history: History,
+    rows_of_users: Mapping[str, int],
 ) -> tuple[str, list[str]]:
     """Stage 1 and its hand-out. Returns (the collective edit's fingerprint, the users who can go on with it).
 
@@ -68,24 +100,43 @@ def train_collective(
         testers: those that personalize and are tested, who are handed the final edit.
         settings: the run's.
         method: what it federates; where that is nothing, nothing is sent, and all testers go on.
-        log: takes the rounds and the final edit.
+        history: the rounds that are finished already, and where new ones are kept.
+        rows_of_users: how many training rows each user that federates has.
     """
     if not method.collective_shapes():
         say(f"stage 1: {settings.method} federates nothing")
         return NO_COLLECTIVE, testers.users
     translation = trainers.translation
+    rows: list[dict[str, Any]] = []
+    arrays = translation.to_record(history.edit or method.initial_collective())
+
+    def keep(number: int, arrays: ArrayRecord, of_devices: dict[str, Any]) -> None:
+        history.keep(number, translation.from_record(arrays), rows.pop() | of_devices, remembering)
+
     if settings.stage1 == "pooled":
         say("stage 1: pooled, central training on all users' rows; its bytes are those of the hand-out alone")
-        arrays = pooled.train_pooled(trainers, method, on_round=log.add_round)
+        remembering: list[object] = []
+        if not history.finished:
+            arrays = pooled.train_pooled(trainers, method, on_round=rows.append)
+            keep(1, arrays, {})
     else:
-        strategy = make_strategy(settings, method, translation=translation, on_round=log.add_round)
-        arrays = strategy.start(
+        devices = Devices(settings, rows_of_users)
+        strategy = make_strategy(
+            settings, method, translation=translation, fraction=devices.fraction, on_round=rows.append
+        )
+        remembering = strategy.remembering
+        history.remind(remembering)
+        arrays = federate(
+            strategy,
             trainers,
-            translation.to_record(method.initial_collective()),
-            num_rounds=settings.rounds,
-            timeout=settings.reply_timeout or None,  # type: ignore[arg-type]  # None: as long as it takes
-        ).arrays
-    log.keep_collective(method.whole(translation.from_record(arrays)))
+            arrays,
+            devices=devices,
+            warn=warn,
+            first=history.finished + 1,
+            last=settings.rounds,
+            timeout=settings.reply_timeout or None,
+            on_finished=keep,
+        )
     testers.round = settings.stage1_rounds + 1
     return personalization.hand_out(testers, testers.users, arrays, warn)
 

@@ -6,8 +6,10 @@ nothing of `fed.edits.hooks`, `fed.edits.loreft`, `fed.edits.positions` or a cac
 
 from __future__ import annotations
 
+import resource
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,22 @@ def reference_logits() -> Callable[..., Tensor]:
                 handle.remove()
 
     return logits
+
+
+@pytest.fixture
+def no_room_past() -> Callable[[int], AbstractContextManager[None]]:
+    """no_room_past(1000): inside, a file past so many bytes cannot be written, as on a full disk."""
+
+    @contextmanager
+    def limited(count: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

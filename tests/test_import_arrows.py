@@ -27,7 +27,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
          "threads": set(),
          "plain_cells": set()},
         {"base": {"atomic_write"}, "lamp": {"atomic_write"}, "privacy": {"atomic_write"}},
-        {"edits": {"base"}},
+        {"edits": {"base"}, "resuming": {"privacy"}},
         {
             "averages": {"edits"},
             "communication": {"atomic_write", "base", "edits", "plain_cells"},
@@ -55,7 +55,8 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
     "server_strategy": [
         {"grid": set()},
         {"personalization": {"grid"}, "report": {"grid"}, "rounds": {"grid"}},
-        {"run": {"grid", "personalization", "report", "rounds"}},
+        {"checkpoint": {"grid", "report"}},
+        {"run": {"checkpoint", "grid", "personalization", "report", "rounds"}},
         {"app": {"grid", "report", "run"}},
     ],
     "sims": [
@@ -65,6 +66,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "bench": {"console", "simulation"},
             "cells": {"console", "simulation"},
             "farm": {"console", "simulation"},
+            "kills": {"console", "simulation"},
         },
         {
             "communication": {"cells", "console", "simulation"},
@@ -73,8 +75,8 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         },
         {"averages": {"cells", "console", "exploration", "simulation"}},
         {COMMANDS: {
-            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "scores",
-            "simulation",
+            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "kills",
+            "scores", "simulation",
         }},
     ],
 }  # fmt: skip

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fed.atomic_write import beside, sync, sync_folder
+from fed.atomic_write import beside, naming, sync, sync_folder
 from fed.privacy.wipe import overwrite, wipe
 
 
@@ -82,8 +82,10 @@ def write_file(path: Path, body: bytes, *, private: bool = False) -> None:
         finally:
             if before is not None:
                 os.close(before)
-    except BaseException:
+    except BaseException as problem:
         with suppress(OSError):
             wipe(building)
         building.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            raise naming(problem, path, building) from problem
         raise

@@ -79,8 +79,11 @@ class Vault(UserFiles):
         folders = user_folders(self.root)
         return [folder.name for folder in folders if entries.files(folder) and not any(entries.headers(folder))]
 
-    def write(self, user_id: str, tensors: Mapping[str, Tensor], *, base: str, collective: str, settings: str) -> None:
-        """Keep a user's private edit. base, collective: fingerprints; settings: JSON of what it was trained with."""
+    def write(
+        self, user_id: str, tensors: Mapping[str, Tensor], *, base: str, collective: str, settings: str, done: str = ""
+    ) -> None:
+        """Keep a user's private edit. base, collective: fingerprints; settings: JSON of what it was trained with; done:
+        of which run it is (`fed.resuming.of_run`)."""
         header = {
             "format": FORMAT,
             "user_id": user_id,
@@ -99,6 +102,7 @@ class Vault(UserFiles):
         version = self._next(user_id, before)
         if version:
             header[VERSION] = str(version)
+        header |= {"done": done} if done else {}
         header["checksum"] = _checksum(header)
         body = encode(tensors, header)
         write_file(path, sealed.seal(body, header, self._secret) if self._secret else body, private=True)

@@ -30,6 +30,7 @@ from fed.settings.rules import (
     private_blocks,
     share,
     text,
+    text_or_none,
     within,
 )
 
@@ -181,6 +182,11 @@ class Federation:
     reply_timeout: int = at_least(0, "seconds to wait for devices in each step; 0 = as long as it takes", default=0)
     min_replies: int = at_least(1, "users of a round of stage 1 whose replies must be left to average", default=1)
     norm_bound: float = at_least(0, "× a round's median size of change, the most of a user's; 0 = any", default=10.0)
+    drop_rate: float = below_one("chance of a device to drop out of a round that it is asked to join", default=0.0)
+    slow_rate: float = at_least(0, "simulated seconds of a step on the slowest device; 0 = no time", default=0.0)
+    round_deadline: float = at_least(0, "simulated seconds after which replies come too late; 0 = never", default=0.0)
+    over_selection: float = at_least(1, "× the users of a round are asked, and the first to answer count", default=1.0)
+    run_deadline: int = at_least(0, "seconds that the whole run may take; 0 = as long as it takes", default=604800)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +207,12 @@ class Answers:
     top_k: int = at_least(1, "of sampling: the likeliest k tokens alone", default=10)
     top_p: float = share("of sampling: the likeliest tokens alone that together have this probability", default=0.9)
     output_dir: str = text("where results go, relative to this checkout")
+    resume: str = text_or_none("the folder of a run to go on with, whose results then go there; empty = a new run")
 
     def run_folder(self, run_id: int) -> Path:
-        """Where this run's results go: an absolute path."""
+        """Where this run's results go: an absolute path; that of the run which it goes on with, where it resumes."""
+        if self.resume:
+            return paths.from_checkout(self.resume)
         return paths.from_checkout(self.output_dir) / str(run_id)
 
 

@@ -30,7 +30,8 @@ def key_of(name: str) -> str:
 def checked(one: Field[Any], value: object) -> object:
     """The value as its field holds it: of the field's type, a whole number widened. Raises SettingsError by its key."""
     key = key_of(one.name)
-    right = _typed(key, value, getattr(one.type, "__name__", str(one.type)))
+    kind = getattr(one.type, "__name__", str(one.type))
+    right = "" if value == "" and one.metadata["or_none"] else _typed(key, value, kind)
     one.metadata["rule"](key, right)
     return right
 
@@ -43,6 +44,11 @@ def meaning_of(one: Field[Any]) -> str:
 def text(meaning: str) -> Any:
     """Any text that is not empty."""
     return _field(meaning, MISSING, lambda key, value: None)
+
+
+def text_or_none(meaning: str) -> Any:
+    """Any text; empty, the default, where there is none."""
+    return _field(meaning, "", lambda key, value: None, or_none=True)
 
 
 def flag(meaning: str, *, default: bool) -> Any:
@@ -181,8 +187,8 @@ def places(meaning: str, *, or_same: bool = False) -> Any:
     return _field(meaning, MISSING, rule)
 
 
-def _field(meaning: str, default: Any, rule: Callable[[str, Any], object]) -> Any:
-    return field(default=default, metadata={"rule": rule, "meaning": meaning})
+def _field(meaning: str, default: Any, rule: Callable[[str, Any], object], *, or_none: bool = False) -> Any:
+    return field(default=default, metadata={"rule": rule, "meaning": meaning, "or_none": or_none})
 
 
 def _typed(key: str, value: object, kind: str) -> object:

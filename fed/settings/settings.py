@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from typing import Any
 
 from fed.averages.robust import NEEDS, NEEDS_ATTACKERS
@@ -20,6 +20,9 @@ from fed.settings.rules import SettingsError, checked, key_of
 
 # Values of earlier releases, in vaults and finished cells, whose numbers today's value gives bit for bit.
 RENAMED = {"engine": {"sequential": "batched"}}
+
+# What may be another when a run is gone on with: how long to wait, and where results would have gone.
+MAY_CHANGE = ("resume", "output-dir", "node-timeout", "min-nodes", "reply-timeout", "run-deadline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,14 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
 
     def as_json(self) -> str:
         return json.dumps(self.as_config(), sort_keys=True)
+
+    def unbroken(self) -> Settings:
+        """The settings of the run that this one goes on with, as if it had never been broken off."""
+        return replace(self, resume="")
+
+    def of_run(self) -> dict[str, object]:
+        """The keys, and their values, that decide a run's numbers: a run is gone on with where these are the same."""
+        return {key: value for key, value in self.as_config().items() if key not in MAY_CHANGE}
 
 
 def keys() -> dict[str, Field[Any]]:

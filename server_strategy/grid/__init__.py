@@ -1,6 +1,8 @@
 """The SuperNodes as the server sees them: who they are, users shown as nodes, many users a message, bytes counted.
 
 nodes          wait until all are registered, ask each whom it hosts and what base it runs
+supervised     a deadline over the whole run, and a second try where a node's process died
+actors         in a simulation, Ray's actors that died are replaced
 user_grid      a Grid whose nodes are users: stock strategies sample and average users
 packing        several users in one message, and its reply taken apart
 translation    between the arrays that strategies see and those that travel

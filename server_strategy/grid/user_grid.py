@@ -59,6 +59,7 @@ class UserGrid(Grid):
         self._timeout = timeout
         self.phase = "stage1"
         self.round = 0
+        self.absent: frozenset[str] = frozenset()  # users who get their message and do not answer it
 
     def number(self, user: str) -> int:
         """The node id that stands for a user."""
@@ -101,12 +102,16 @@ class UserGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Messages to users out, in one request a SuperNode and message type; one reply a user back, by user."""
         by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        messages = list(messages)  # held together: a record's identity is its key
+        translated: dict[int, ArrayRecord] = {}
         for message in messages:
             meta = message.metadata
+            if (user := self.user(meta.dst_node_id)) in self.absent:
+                self._enter(user, "down", packed([self._down(message.content, translated)], [user]))
+                continue
             by_node[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
         requests: list[Message] = []
         messages_of: list[list[Message]] = []  # by request
-        translated: dict[int, ArrayRecord] = {}
         for (node, message_type), user_messages in by_node.items():
             user_messages.sort(key=lambda message: message.metadata.dst_node_id)
             users = [self.user(message.metadata.dst_node_id) for message in user_messages]

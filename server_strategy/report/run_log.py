@@ -5,8 +5,9 @@
         …
     log.write(method, statistics)
 
-In the folder: `rounds.jsonl`, written anew after every round, so that one can watch; `collective.safetensors` after
-stage 1; `bytes.csv`, `report.html` and `report.json` at the end.
+In the folder: `rounds.jsonl` and `collective.safetensors`, written anew after every round, so that one can watch, and
+the edit of the last finished round is there whatever becomes of the run; at the end `report.json`, then `bytes.csv` and
+`report.html`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fed import strict_json
 from fed.atomic_write import write_text
-from fed.communication.ledger import Ledger
+from fed.communication.ledger import Entry, Ledger
 from fed.methods import Method
 from fed.methods.method import Tensors
 from fed.plain_text import plain
@@ -80,14 +82,33 @@ class RunLog:
     def add_round(self, row: dict[str, Any]) -> None:
         """Enter a round of stage 1, as `CollectiveStrategy` records it, and say how it went."""
         self._rounds.append(row)
-        write_text(self._folder / "rounds.jsonl", "".join(strict_json.dumps(r) + "\n" for r in self._rounds))
+        self._write_rounds()
         failed = f", {row['failed']} failed" if row["failed"] else ""
         what = "pooled" if self._settings.stage1 == "pooled" else f"round {row['round']}/{self._settings.rounds}"
         loss = "not told" if row["loss"] is None else f"{row['loss']:.4f}"
         say(f"stage 1: {what} · {row['users']} users{failed} · training loss {loss} · {row['seconds']:.1f} s")
 
+    def go_on(self, rows: Sequence[dict[str, Any]], entries: Sequence[Entry]) -> None:
+        """Take over the rounds and the bytes of a run that was broken off, and say it.
+
+        Args:
+            rows: of its finished rounds.
+            entries: of its ledger, after the last of them.
+        """
+        self._rounds, self.ledger.entries = list(rows), list(entries)
+        self._write_rounds()
+        say(f"resumed: {len(rows)} rounds of stage 1 are finished" if rows else "resumed: no round is finished yet")
+
+    def _write_rounds(self) -> None:
+        write_text(self._folder / "rounds.jsonl", "".join(strict_json.dumps(row) + "\n" for row in self._rounds))
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The rows of the finished rounds."""
+        return list(self._rounds)
+
     def keep_collective(self, edit: Tensors) -> None:
-        """Keep the collective edit that stage 1 ended with."""
+        """Keep the collective edit as it is after a round, the last one's in the end."""
         assert self._federation is not None
         header = {
             "layers": self._settings.layers,
@@ -111,9 +132,14 @@ class RunLog:
     def write(self, method: Method, statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
         """End the run: write its files, print its tables, and return the report.
 
+        Promise: report.json comes first; where a file after it cannot be written, it is there, and so are the tables
+        (tests/server_strategy/report/test_run_log.py).
+
         Args:
             method: what was run.
             statistics: user -> arm -> additive statistics, as the evaluation returns them.
+        Raises:
+            OSError: a file cannot be written, and which.
         """
         assert self._federation is not None
         seconds = {"total": time.monotonic() - self._start, **self._seconds}
@@ -130,12 +156,18 @@ class RunLog:
             began=self._began,
             seconds=seconds,
         )
-        self.ledger.write_csv(self._folder / "bytes.csv")
-        page.write_page(content, self._folder / "report.html")
         write_text(self._folder / "report.json", report.as_json(content))
+        problems: list[OSError] = []
+        for write, name in ((self.ledger.write_csv, "bytes.csv"), (partial(page.write_page, content), "report.html")):
+            try:
+                write(self._folder / name)
+            except OSError as problem:
+                problems.append(problem)
         arms, differences = tables.arms_table(content), comparisons.comparisons_table(content)
         say(tables.render([arms, differences, tables.bytes_table(content)]))
         for sentence in (verdict.verdict(content)[0], *verdict.ceiling(content)):
             say(sentence)
         say(f"report: {self._folder / 'report.json'}")
+        if problems:
+            raise problems[0]
         return content

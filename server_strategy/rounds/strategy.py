@@ -35,6 +35,10 @@ from server_strategy.rounds.sampling import seeded
 from server_strategy.rounds.step import Round, Step
 
 
+class TooFewReplies(RunError):
+    """A round has fewer replies than it needs; it may be repeated."""
+
+
 class CollectiveStrategy(Strategy):
     """A stock strategy with seeded sampling, steps, the settings' average of edits, and a record of every round.
 
@@ -67,8 +71,14 @@ class CollectiveStrategy(Strategy):
         self._seed, self._average = seed, average
         self._translation, self._steps, self._on_round = translation, steps, on_round
         self.server_step = server_step
+        self.attempt = 0  # of the round: 1 where it is repeated
         self._round: Round | None = None
         self._started = 0.0
+
+    @property
+    def remembering(self) -> list[object]:
+        """Whatever holds arrays from one round for the next: a checkpoint keeps these (`checkpoint.memory`)."""
+        return [self._inner, *self._steps, *([self.server_step] if self.server_step is not None else [])]
 
     def summary(self) -> None:
         self._inner.summary()
@@ -80,7 +90,7 @@ class CollectiveStrategy(Strategy):
         self._round = Round(server_round, self._translation.from_record(arrays))
         grid.round = server_round  # type: ignore[attr-defined]  # the UserGrid's ledger entries name the round
         # Draw.
-        with seeded(self._seed, server_round):
+        with seeded(self._seed, server_round, self.attempt):
             messages = list(self._inner.configure_train(server_round, arrays, config, grid))
         # Steps.
         for step in self._steps:
@@ -97,7 +107,9 @@ class CollectiveStrategy(Strategy):
         failed_replies = [reply for reply in all_replies if reply.has_error()]
         if not valid_replies:
             reason = failed_replies[0].error.reason if failed_replies else "no reply came"
-            raise RunError(f"round {server_round}: none of {len(all_replies)} users could train; the first: {reason}")
+            raise TooFewReplies(
+                f"round {server_round}: none of {len(all_replies)} users could train; the first: {reason}"
+            )
         # Steps.
         replies_to_average = valid_replies
         for step in self._steps:
@@ -108,7 +120,7 @@ class CollectiveStrategy(Strategy):
                 f"{len(valid_replies)}; loosen what they leave out"
             )
         if len(replies_to_average) < self._min_replies:
-            raise RunError(
+            raise TooFewReplies(
                 f"round {server_round}: min-replies = {self._min_replies} users' replies must be left to average, got "
                 f"{len(replies_to_average)} of {len(all_replies)}; lower min-replies, or have more users take part"
             )
@@ -167,11 +179,24 @@ class CollectiveStrategy(Strategy):
 
 
 def make_strategy(
-    settings: Settings, method: Method, *, translation: Translation, on_round: Callable[[dict[str, Any]], None]
+    settings: Settings,
+    method: Method,
+    *,
+    translation: Translation,
+    fraction: float | None = None,
+    on_round: Callable[[dict[str, Any]], None],
 ) -> CollectiveStrategy:
-    """The settings' strategy over users, with the steps that the method needs."""
+    """The settings' strategy over users, with the steps that the method needs.
+
+    Args:
+        settings: the run's.
+        method: whose edits are federated.
+        translation: between these and the strategies' arrays.
+        fraction: the share of users that a round asks; None: that of the settings.
+        on_round: called with each round's record.
+    """
     options: dict[str, Any] = {
-        "fraction_train": settings.fraction,
+        "fraction_train": settings.fraction if fraction is None else fraction,
         "min_train_nodes": 1,
         "min_available_nodes": 1,
     }

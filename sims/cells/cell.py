@@ -33,7 +33,15 @@ LORA_RATES: dict[str, Any] = {"stage1-lr": 0.01, "stage2-lr": 0.005, "average": 
 STAGE1_OF = {"perfit-stage1": "perfit", "lora-c": "oppu"}
 STAGE1_ARMS = ("base", "stage1")
 _NOT_STAGE1 = ("method", "stage2-epochs", "stage2-rank", "stage2-positions", "stage2-lr")
-_PLACES = ("app", "data", "output-dir", "node-timeout", "device")  # where a cell runs, not what it is
+_PLACES = (
+    "app",
+    "data",
+    "output-dir",
+    "node-timeout",
+    "device",
+    "resume",
+    "run-deadline",
+)  # where a cell runs, not what it is
 # Keys of the first release. Later ones at their defaults change nothing, and cells that finished without them keep
 # their names.
 _FIRST = (

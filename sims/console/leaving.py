@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_prctl: Callable[..., int] | None = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
 _holders = 0
 _kept: int | None = None
 
@@ -35,6 +38,17 @@ def once() -> None:
     """From now on SIGINT raises KeyboardInterrupt and SIGTERM SystemExit(143), the first of them alone."""
     for number in _SIGNALS:
         signal.signal(number, _leave)
+
+
+def with_parent() -> None:
+    """For `Popen(preexec_fn=…)`: the child gets SIGTERM when its parent ends, however it ends; on Linux alone."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def adopt_orphans() -> bool:
+    """From now on orphans among this process's descendants are its children; False where the system cannot."""
+    return _prctl is not None and _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 @contextmanager
@@ -68,6 +82,8 @@ def child(
 ) -> Iterator[subprocess.Popen[str]]:
     """A process whose output is read as text; it is waited for, and ended where the body raises, a signal included.
 
+    It ends too where this process is killed (`with_parent`).
+
     Promise: no child outlives the command (tests/sims/console/test_leaving.py).
 
     Args:
@@ -81,7 +97,13 @@ def child(
     try:
         with held():
             process = subprocess.Popen(
-                command, text=True, stdout=subprocess.PIPE, stderr=stderr, env=env, start_new_session=new_session
+                command,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=env,
+                start_new_session=new_session,
+                preexec_fn=with_parent,
             )
         yield process
         process.wait()

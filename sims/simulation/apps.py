@@ -95,11 +95,21 @@ def left_out(app: Path) -> str | None:
 
 
 def settings_of(app: Path, overrides: Sequence[str]) -> Settings:
-    """The app's run config with the overrides, checked. Raises ValueError."""
-    config = defaults(app)
+    """The app's run config with the overrides, checked; a run that is resumed has its own. Raises ValueError."""
+    config, changes = defaults(app), parsed(overrides)
     from fed.settings.settings import Settings
 
-    return Settings.parse({**config, **parsed(overrides)})
+    if not changes.get("resume"):
+        return Settings.parse({**config, **changes})
+    from server_strategy.checkpoint import resume
+    from server_strategy.grid.nodes import RunError
+
+    try:
+        settings = Settings.parse({**config, **resume.settings_in(changes["resume"]), **changes})
+        resume.saved(settings, settings.run_folder(0))
+    except RunError as error:
+        raise ValueError(str(error)) from None
+    return settings
 
 
 def preflight(settings: Settings) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+FLOWERS = "perfit-flwr-"  # how the name of a run's folder begins
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A socket's path has 107 characters at most (sun_path), and those of Ray begin 90 after this folder.
 LONGEST_FOLDER = 16
@@ -38,7 +39,7 @@ def run_folder() -> Path:
     own = tempfile.gettempdir()
     for parent in (own, *SHORT_FOLDERS):
         if len(parent) <= LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
-            return Path(tempfile.mkdtemp(prefix="perfit-flwr-", dir=parent))
+            return Path(tempfile.mkdtemp(prefix=FLOWERS, dir=parent))
     raise ValueError(
         f"a folder for sockets must have a path of {LONGEST_FOLDER} characters at most, got TMPDIR={own!r}, "
         f"and none of {', '.join(SHORT_FOLDERS)} can be written to; set TMPDIR to a short path"

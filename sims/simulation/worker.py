@@ -76,6 +76,7 @@ def worker(threads: int) -> Iterator[Worker]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=leaving.with_parent,
         )
     try:
         yield Worker(process)

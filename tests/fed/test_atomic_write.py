@@ -2,12 +2,14 @@
 
 import errno
 import os
+import re
 import stat
 
 import pytest
 import torch
 
 from fed.atomic_write import beside, sync, sync_folder, write_bytes, write_text, writing
+from fed.privacy.tensor_files import write_file
 from fed.privacy.vault import Vault
 
 
@@ -120,3 +122,12 @@ def test_a_folder_that_cannot_be_opened_for_reading_is_not_synced(tmp_path, monk
 
     monkeypatch.setattr(os, "open", refused)
     sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_file])
+def test_a_disk_without_room_names_the_file_that_was_to_be_written(path, write, no_room_past):
+    path.write_text("old")
+    with no_room_past(1000), pytest.raises(OSError, match=re.escape(str(path))):
+        write(path, bytes(5000))
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]

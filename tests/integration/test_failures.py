@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shutil
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoTokenizer
 
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
+from fed.privacy.vault import PERSONAL, Vault
 from server_strategy.grid.nodes import RunError
 from tests.integration.in_process import federate
 
@@ -68,3 +71,29 @@ def test_a_user_whose_training_fails_is_named_and_the_others_go_on(settings, bro
 def test_a_round_in_which_every_user_fails_stops_the_run(settings, broken_base):
     with pytest.raises(RunError, match="round 1: none of 3 users could train; the first: the loss is nan"):
         federate(settings(base_model=broken_base("abcdefghijklmnopqrstuvwxyz")), 2)
+
+
+def test_a_torn_file_or_a_full_disk_costs_its_user_alone(settings, tmp_path, capsys, monkeypatch):
+    """In stage 2 one user's disk is full; before the evaluation another user's file is cut short."""
+    run = settings(max_new_tokens=0, data="synthetic:5", max_items=2, max_queries=1, output_dir=str(tmp_path))
+    vault = Vault(run.run_folder(7) / "vault")
+    write = Vault.write
+
+    def full(self, user_id, *arguments, **options):
+        if user_id == "test-0001":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder(user_id)))
+        write(self, user_id, *arguments, **options)
+
+    def tear(message_type):
+        file = vault.folder("test-0003") / PERSONAL
+        if message_type == "evaluate":
+            file.write_bytes(file.read_bytes()[:100])
+
+    monkeypatch.setattr(Vault, "write", full)
+    report, _, _ = federate(run, 2, tear)
+    said = capsys.readouterr().out
+    assert re.search(r"warning: user 'test-0001' could not train private vectors: .*No space left on device", said)
+    assert re.search(r"warning: user 'test-0003' could not be tested: .*damaged", said)
+    arms = {user["user_id"]: user["arms"]["stage1+2"] for user in report["users"]}
+    assert {user for user, scores in arms.items() if scores} == {"test-0000", "test-0002", "test-0004"}
+    assert set(arms) == {"test-0000", "test-0001", "test-0002", "test-0004"}

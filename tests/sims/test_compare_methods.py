@@ -210,7 +210,7 @@ def test_a_cell_that_finished_before_a_setting_came_keeps_its_name_while_that_is
     early += "top-k top-p"
     later = {key for key, one in settings_keys().items() if one.default is not MISSING and key not in early.split()}
     assert {"stage1", "warmup", "history-rows"} < later
-    places = {"app", "data", "output-dir", "node-timeout", "device"}
+    places = {"app", "data", "output-dir", "node-timeout", "device", "resume", "run-deadline"}
     cell = script("cells.cell").Cell("LaMP_2N", "perfit", 3, {"data": "synthetic:4", "seed": 3})
     what = {key: value for key, value in cell.settings().as_config().items() if key not in later | places}
     what["content"] = "synthetic:4"

@@ -29,6 +29,8 @@ def test_a_whole_run_on_flower_and_ray_leaves_a_report_and_its_files(flower_run)
     assert len(report["users"]) == 6 and len(report["rounds"]) == 2
     assert {p.name for p in path.parent.iterdir()} == {
         "bytes.csv",
+        "checkpoint.previous.safetensors",
+        "checkpoint.safetensors",
         "collective.safetensors",
         "report.html",
         "report.json",

@@ -232,6 +232,12 @@ LATER = {
     "server-lr": 0.0,
     "momentum": 0.9,
     "proximal-mu": 0.1,
+    "drop-rate": 0.0,
+    "slow-rate": 0.0,
+    "round-deadline": 0.0,
+    "over-selection": 1.0,
+    "run-deadline": 604800,
+    "resume": "",
 }
 
 

@@ -89,3 +89,13 @@ def test_the_end_writes_the_files_and_a_phase_lasts_as_long_as_its_block(setting
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert {path.name for path in tmp_path.iterdir()} == {"bytes.csv", "report.html", "report.json", "rounds.jsonl"}
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'report.json'}"
+
+
+def test_report_json_is_there_where_a_file_after_it_cannot_be_written(settings, log, federation, capsys, tmp_path):
+    (tmp_path / "bytes.csv").mkdir()  # no file can take its place
+    method = methods.make(settings(), federation.skeleton)
+    with pytest.raises(OSError, match="bytes.csv"):
+        log.write(method, {"cem": SUMS})
+    assert json.loads((tmp_path / "report.json").read_text())["users"][0]["user_id"] == "cem"
+    assert (tmp_path / "report.html").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'report.json'}"

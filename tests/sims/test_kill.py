@@ -1,0 +1,59 @@
+"""Kills: what counts as lost, and by night fifty of them, each gone on with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from kills.trial import EQUAL, LOUD, Finished, Outcome, finished, lost, table
+from rich.console import Console
+
+from fed.privacy.tensor_files import VaultError
+from fed.privacy.vault import PERSONAL, Vault
+
+
+def test_what_is_finished_is_read_from_the_folder_and_a_torn_file_is_no_user(tmp_path):
+    assert finished(None) == finished(tmp_path / "nowhere") == Finished([], {})
+    Vault(tmp_path / "vault").write("ann", {"W": torch.ones(2)}, base="b", collective="c", settings="{}")
+    (tmp_path / "rounds.jsonl").write_text('{"round": 1, "seconds": 0.5}\n')
+    done = finished(tmp_path)
+    assert done.rounds == [{"round": 1, "seconds": 0.5}] and len(done.users) == 1
+    (file,) = tmp_path.glob(f"vault/*/{PERSONAL}")
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(VaultError):
+        finished(tmp_path)
+
+
+def test_a_round_or_a_user_that_is_done_again_is_lost():
+    before = Finished([{"round": 1, "seconds": 0.5}, {"round": 2, "seconds": 0.6}], {"ann": 1, "bob": 2})
+    after = Finished([{"round": 1, "seconds": 0.5}, {"round": 2, "seconds": 0.7}], {"ann": 1, "bob": 3, "cem": 4})
+    assert lost(before, before) == (0, 0)
+    assert lost(before, after) == (1, 1)
+    assert lost(before, Finished([], {})) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "good"),
+    [({}, True), ({"ended": LOUD}, True), ({"ended": "differs"}, False), ({"lost_rounds": 1}, False),
+     ({"lost_users": 1}, False), ({"left": "2 processes"}, False)],
+)  # fmt: skip
+def test_a_kill_is_survived_where_nothing_is_lost_or_left_and_the_end_is_equal_or_loud(changes, good):
+    fields = {"kind": "actor", "at": "1 s", "rounds": 1, "users": 0, "lost_rounds": 0, "lost_users": 0}
+    outcome = Outcome(**{**fields, "ended": EQUAL, "seconds": 1.0} | changes)
+    assert outcome.good is good
+    console = Console(width=140, record=True)
+    console.print(table([outcome]))
+    assert "actor" in console.export_text()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("kills", "kinds"),
+    [(45, "process,mid-message,mid-write"), (5, "actor,simulation,superlink,command,group")],
+)
+def test_no_kill_loses_a_finished_round_or_user_and_all_end_as_the_unbroken_run(command, tmp_path, kills, kinds):
+    file = tmp_path / "kills.json"
+    code, said, _ = command("kill", "--kills", kills, "--kinds", kinds, "--seed", 1, "--json", file)
+    outcomes = json.loads(file.read_text())["kills"]
+    assert code == 0 and len(outcomes) == kills, said
