@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fed.lamp.user import Query
 
 MAX_WORDS = 768  # OPPU's get_first_k_tokens(text, 768)
+LONGEST_WORD = 64  # characters, on average over a text
 INPUT_FIELD = "input"  # of a profile item whose task's history holds answers alone, where it brings what it answers
 
 
@@ -105,7 +106,12 @@ class Task:
 
 
 def cut_words(text: str, limit: int = MAX_WORDS) -> str:
-    """The first `limit` words of `text` by `split(" ")`; a shorter text comes back untouched."""
+    """The first `limit` words of `text` by `split(" ")`; a shorter text comes back untouched.
+
+    Of a text without spaces for that long (another script, or ten million letters in a row, which a tokenizer would
+    take minutes for) the first `LONGEST_WORD` characters a word are as many as any row can hold.
+    """
+    text = text[: limit * LONGEST_WORD]
     words = text.split(" ")
     return text if len(words) <= limit else " ".join(words[:limit])
 

@@ -138,3 +138,15 @@ def test_importing_the_package_needs_neither_datasets_nor_rouge_nor_flower():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_of_ten_million_letters_in_a_row_becomes_a_row_that_a_tokenizer_can_take():
+    pair = get_task("LaMP_7").history_pair({"id": "1", "text": "ab" * 5_000_000})
+    assert len(pair.completion) == 1 + 768 * 64 and pair.completion.startswith(" abab")
+    assert cut_words("今天下雨了" * 9) == "今天下雨了" * 9
+
+
+def test_the_words_of_real_texts_are_never_so_long_that_letters_are_counted():
+    users = read_users("LaMP_4")
+    texts = [item["text"] for user in users for item in user["profile"]]
+    assert texts and all(len(" ".join(text.split(" ")[:768])) < 768 * 64 for text in texts)
