@@ -2,20 +2,22 @@
 
 Rows of many users and of several arms share a batch. Prompts are padded on the left, keys and values are cached, and a
 row that has ended leaves the batch. Sampling draws from one generator a row, so a row's text does not depend on its
-neighbours.
+neighbours. What a base's cache cannot serve is left out for that base (`fed.base.architecture.cache_kinds`): batches
+then have prompts of one length, ended rows stay in them, or every new token reads the whole rows again.
 
 Shapes:  B rows · T tokens · V vocabulary
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fed.answering.edited_rows import EditedRow
+from fed.base.architecture.cache_kinds import empty_cache, mask_after, select_rows, with_cache
 from fed.base.model import BaseModel
 from fed.edits.stack import AttachedStack, EditStack
 from fed.forward.batching import pad, under_token_budget
@@ -61,8 +63,9 @@ def generate(
     """
     texts = [""] * len(rows)
     sizes = [len(row.row.question) + decoding.max_new_tokens for row in rows]
+    batches = list(_batches(base, sizes, token_budget))  # what the cache serves is asked of the base without edits
     with stack.attached(base.model) as attached:
-        for places in under_token_budget(sizes, token_budget):
+        for places in batches:
             draws = [generators[i] for i in places] if generators is not None else None
             answers = _decode(base, [rows[i] for i in places], decoding, attached, draws, stop)
             for i, new in zip(places, answers, strict=True):
@@ -71,6 +74,17 @@ def generate(
             if on_rows:
                 on_rows(len(places))
     return texts
+
+
+def _batches(base: BaseModel, sizes: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Rows' places, batch by batch: of one length each where the base cannot pad on the left."""
+    if base.serves.left:
+        yield from under_token_budget(sizes, token_budget)
+        return
+    for size in sorted(set(sizes)):
+        places = [place for place, one in enumerate(sizes) if one == size]
+        for batch in under_token_budget([size] * len(places), token_budget):
+            yield [places[i] for i in batch]
 
 
 def _decode(
@@ -87,44 +101,57 @@ def _decode(
     batch = pad([row.row for row in rows], base.pad_id, device, left=True, prompts_only=True)
     attached.take([row.edits for row in rows])
     attached.at(batch.prompt, batch.tokens)
-    from transformers import DynamicCache  # here: a second that a process which generates nothing need not spend
-
-    cache = DynamicCache(config=base.model.config)
-    alive = list(range(len(rows)))
+    serves = base.serves
+    cache = empty_cache(base.model) if serves.steps else None
+    in_batch = list(range(len(rows)))  # whom each row of the batch continues
+    going_on = set(in_batch)
     new: list[list[int]] = [[] for _ in rows]
     ids, attention, position = batch.input_ids, batch.attention_mask, batch.position_ids
     for step in range(decoding.max_new_tokens):
         output = base.model(
             input_ids=ids,
-            attention_mask=attention,
+            attention_mask=mask_after(cache, attention) if cache is not None and step else attention,
             position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
             logits_to_keep=1,
+            **with_cache(base.model, cache),
         )
         # Every row that goes on gets its next token, or ends with it.
-        draws = [generators[i] for i in alive] if generators is not None else None
-        tokens = _pick(output.logits[:, -1].float(), decoding, draws).tolist()
-        going_on = []
-        for k, (i, token) in enumerate(zip(alive, tokens, strict=True)):
+        living = [k for k, i in enumerate(in_batch) if i in going_on]
+        draws = [generators[in_batch[k]] for k in living] if generators is not None else None
+        logits = output.logits[:, -1].float()
+        tokens = [base.pad_id] * len(in_batch)
+        picked = _pick(logits[living] if len(living) < len(in_batch) else logits, decoding, draws).tolist()
+        for k, token in zip(living, picked, strict=True):
+            i, tokens[k] = in_batch[k], token
             if token not in base.end_ids:
                 new[i].append(token)
                 is_full = base.context is not None and len(rows[i].row.question) + len(new[i]) > base.context
                 if not is_full and not (stop and stop in base.tokenizer.decode(new[i]).lstrip()):
-                    going_on.append(k)
+                    continue
+            going_on.remove(i)
         if not going_on or step + 1 == decoding.max_new_tokens:
             break
-        # The next pass reads that one token; rows that have ended leave the batch and the cache.
-        position = position[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(len(alive), 1)], dim=1)
-        ids = torch.tensor(tokens, device=device).unsqueeze(1)
-        if len(going_on) < len(alive):
-            index = torch.tensor(going_on, device=device)
-            cache.batch_select_indices(index)
+        # The next pass reads that one token, or the rows again where nothing is cached.
+        next_ids = torch.tensor(tokens, device=device).unsqueeze(1)
+        next_position = position[:, -1:] + 1
+        attention = torch.cat([attention, attention.new_ones(len(in_batch), 1)], dim=1)
+        ids = torch.cat([ids, next_ids], dim=1) if cache is None else next_ids
+        position = torch.cat([position, next_position], dim=1) if cache is None else next_position
+        # Rows that have ended leave the batch and the cache.
+        staying = [k for k, i in enumerate(in_batch) if i in going_on]
+        if len(staying) < len(in_batch) and serves.leaving:
+            index = torch.tensor(staying, device=device)
+            if cache is not None:
+                select_rows(cache, index)
             ids, attention, position = ids[index], attention[index], position[index]
-            alive = [alive[k] for k in going_on]
-            attached.take([rows[i].edits for i in alive])
-        attached.at_generated(len(alive))
+            in_batch = [in_batch[k] for k in staying]
+            attached.take([rows[i].edits for i in in_batch])
+        if cache is None:
+            tokens_there = attention.bool()
+            prompt = tokens_there & (torch.arange(ids.shape[1], device=device) < batch.prompt.shape[1])
+            attached.at(prompt, tokens_there)
+        else:
+            attached.at_generated(len(in_batch))
     return new
 
 

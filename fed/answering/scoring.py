@@ -42,12 +42,12 @@ def losses(
         ValueError: a row that names an edit which the stack has not.
     """
     budget = budget or Budget()
-    # Rows that share a prompt and edits belong together.
+    # Rows that share a prompt and edits belong together, where the base's cache can serve them all.
     groups: dict[tuple[tuple[int, ...], Edits], list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault((row.row.prompt, row.edits), []).append(place)
-    together = [places for places in groups.values() if len(places) > 1]
-    alone = [places[0] for places in groups.values() if len(places) == 1]
+    together = [places for places in groups.values() if len(places) > 1 and base.serves.shared_prompt]
+    alone = sorted({*range(len(rows))} - {place for places in together for place in places})
     # Those without such company go as whole rows, the others as one prompt and its completions.
     loss_of = dict(zip(alone, _whole(base, [rows[i] for i in alone], stack, budget, on_rows), strict=True))
     shared = _under_one_prompt(base, [[rows[i] for i in places] for places in together], stack, budget.tokens, on_rows)
@@ -86,7 +86,7 @@ def _whole(
             attached.take([row.edits for row in picked])
             attached.at(batch.prompt, batch.tokens)
             nll, row_of = completion_nll(base.model, batch, choose)
-            nll, row_of = nll.double().cpu(), row_of.cpu()
+            nll, row_of = nll.cpu().double(), row_of.cpu()  # a device may have no float64
             totals = torch.zeros(len(picked), dtype=torch.float64).index_add_(0, row_of, nll)
             last = nll[row_of.bincount(minlength=len(picked)).cumsum(0) - 1]  # rows' tokens stand one after another
             for i, row, total, end in zip(places, picked, totals.tolist(), last.tolist(), strict=True):

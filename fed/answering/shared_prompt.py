@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fed.answering.reader import Loss
+from fed.base.architecture.cache_kinds import empty_cache, mask_after, select_rows, with_cache
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, pad, under_token_budget
 
@@ -64,20 +65,18 @@ def _batch(
     device = base.device
     batch = pad([Row(prompt, ()) for prompt in prompts], base.pad_id, device, left=True, prompts_only=True)
     enter(numbers, batch.prompt, batch.tokens)
-    from transformers import DynamicCache  # here: a second that a process which chooses nothing need not spend
-
-    cache = DynamicCache(config=base.model.config)
+    cache = empty_cache(base.model)
     output = base.model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
-        past_key_values=cache,
-        use_cache=True,
         logits_to_keep=1,
+        **with_cache(base.model, cache),
     )
     index = torch.tensor(owner, device=device)
     first = torch.tensor([end[0] for end in ends], device=device)
-    sums = _nll(output.logits[:, -1])[index].gather(-1, first.unsqueeze(-1)).squeeze(-1).double()
+    # Summed in float64, on the host: a device may have none.
+    sums = _nll(output.logits[:, -1])[index].gather(-1, first.unsqueeze(-1)).squeeze(-1).cpu().double()
     width = max(map(len, ends)) - 1
     if not width:
         return list(zip(sums.tolist(), sums.tolist(), strict=True))
@@ -90,15 +89,15 @@ def _batch(
         targets[i, : len(end) - 1] = torch.tensor(end[1:], dtype=torch.int64)
     tokens, ids, targets = tokens.to(device), ids.to(device), targets.to(device)
     enter([numbers[place] for place in owner], torch.zeros_like(tokens), tokens)
-    cache.batch_select_indices(index)
+    select_rows(cache, index)
     output = base.model(
         input_ids=ids,
-        attention_mask=torch.cat([batch.attention_mask[index], tokens.long()], dim=1),
+        attention_mask=mask_after(cache, torch.cat([batch.attention_mask[index], tokens.long()], dim=1)),
         position_ids=batch.position_ids[index, -1:] + 1 + torch.arange(width, device=device),
-        past_key_values=cache,
-        use_cache=True,
+        **with_cache(base.model, cache),
     )
-    rest = _nll(output.logits).gather(-1, targets.unsqueeze(-1)).squeeze(-1).double()
+    rest = _nll(output.logits).gather(-1, targets.unsqueeze(-1)).squeeze(-1).cpu().double()
+    tokens = tokens.cpu()
     widths = tokens.sum(-1, keepdim=True)
     last = torch.where(widths[:, 0] > 0, rest.gather(-1, (widths - 1).clamp(min=0))[:, 0], sums)
     return list(zip((sums + (rest * tokens).sum(-1)).tolist(), last.tolist(), strict=True))

@@ -1,5 +1,7 @@
 """The frozen base model: where it comes from, its device and dtype, its shapes, its memory.
 
+files/           which files are read, whether all are there, how they come here
+architecture/    what kind of model it is: the text model inside, its blocks, what its cache can serve
 sources          where a base comes from: a hub id, a folder, a GGUF file, or `embedded`; its cache and fingerprint
 model            the base that every user shares, loaded: weights and tokenizer
 device           on which device and in which dtype it computes

@@ -17,7 +17,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fed.atomic_write import sync
+from fed.base.files.safetensors import entries
+from fed.base.files.whole import weight_files
 
 SMALLEST = 64 << 20  # bytes; a smaller copy is not worth a place in the cache
 _ALIGNMENT = 64  # bytes; where the tensors begin in the file, as an allocator would have it
@@ -47,7 +48,7 @@ def folder_in(folder: Path, dtype: torch.dtype, cache: Path) -> Path:
         copied.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=copied.parent, prefix=".building-"))
         try:
-            for file in _weights(folder):
+            for file in weight_files(folder):
                 _convert(file, building / file.name, dtype)
             for name in _CONFIGS:
                 if (folder / name).is_file():
@@ -61,26 +62,23 @@ def folder_in(folder: Path, dtype: torch.dtype, cache: Path) -> Path:
     return copied
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
 def _key(folder: Path) -> str:
     """Changes with any weight file's or the configuration's path, size or time."""
-    files = [folder.resolve() / "config.json", *_weights(folder.resolve())]
+    files = [folder.resolve() / "config.json", *weight_files(folder.resolve())]
     stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]
 
 
 def _pays(folder: Path, dtype: torch.dtype, cache: Path) -> bool:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    files = _weights(folder)
-    if not files or "quantization_config" in config or any(folder.glob("*.bin")) or _keeps_float32(config):
+    files = weight_files(folder)
+    if "quantization_config" in config or _keeps_float32(config):
         return False
     size, other = 0, False
     for file in files:
-        for code, count in _entries(file):
-            size += count * dtype.itemsize
+        for entry in entries(file).values():
+            code = str(entry["dtype"])
+            size += torch.Size(entry["shape"]).numel() * dtype.itemsize
             other |= code != _CODES[dtype]
             if code not in _CODES.values():  # packed or integer weights: a layout that is not ours to convert
                 return False
@@ -95,16 +93,6 @@ def _keeps_float32(config: dict[str, Any]) -> bool:
     kind = getattr(transformers, (config.get("architectures") or [""])[0], None)
     kept = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
     return kind is None or any(getattr(kind, name, None) for name in kept)
-
-
-def _entries(file: Path) -> Iterator[tuple[str, int]]:
-    """(dtype code, number of elements) of each tensor in a safetensors file, from its header alone."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(min(length, file.stat().st_size)))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield str(entry["dtype"]), torch.Size(entry["shape"]).numel()
 
 
 def _convert(source: Path, target: Path, dtype: torch.dtype) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from fed.base import gpu_kernels, host_memory, mapped_weights
+from fed.base.architecture import text_model
+from fed.base.architecture.cache_kinds import Served, served_by
 from fed.base.device import DTYPES, choose_device, choose_dtype
 from fed.base.skeleton import Skeleton, context_of
-from fed.base.sources import EMBEDDED, BaseModelError, cache_home, fingerprint, quiet, resolve
+from fed.base.sources import EMBEDDED, cache_home, fingerprint, resolve
 from fed.base.tokens import special_ids
 
 
@@ -41,6 +42,11 @@ class BaseModel:
         """The model's shapes, all that a server needs to know of it."""
         return Skeleton.of(self.name, self.model)
 
+    @cached_property
+    def serves(self) -> Served:
+        """What the model's cache can serve; ask it while no edits are attached."""
+        return served_by(self.model, self.skeleton.layers)
+
     @property
     def vocabulary(self) -> int:
         """How many tokens the model has embeddings of; ids are below it."""
@@ -62,7 +68,8 @@ class BaseModel:
         return context_of(self.model.config.get_text_config(decoder=True).to_dict())
 
     def describe(self) -> dict[str, Any]:
-        """The `base_model` entry of report.json."""
+        """The `base_model` entry of report.json; `left_out` where its cache cannot serve every feature."""
+        left_out = self.serves.left_out()
         return {
             "name": self.name,
             "parameters": self.skeleton.parameters,
@@ -70,6 +77,7 @@ class BaseModel:
             "layers": self.skeleton.layers,
             "dtype": self.dtype,
             "device": self.device,
+            **({"left_out": left_out} if left_out else {}),
         }
 
 
@@ -88,41 +96,15 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     if device == "cpu":
         host_memory.bound()
     name, folder = resolve(source)
-    import transformers  # here, not above: two seconds that a process without a model need not spend
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     # Eager attention beats the fused kernel on a CPU for rows of some fifty tokens; a GPU keeps the default.
     # Eager attention takes its softmax in float32 whatever the dtype, which would spoil float64.
     attention = "eager" if device == "cpu" and dtype != "float64" else None
-    with quiet(transformers):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            weights = mapped_weights.folder_in(Path(folder), DTYPES[dtype], cache_home()) if device == "cpu" else folder
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                weights, dtype=DTYPES[dtype], attn_implementation=attention, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason}") from error
-    model, loading = loaded
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        lacking = sorted(loading["missing_keys"])
-        raise BaseModelError(f"base-model {source!r} lacks {len(lacking)} weights, {lacking[0]} among them")
+    tokenizer = text_model.read_tokenizer(Path(folder), source)
+    weights = mapped_weights.folder_in(Path(folder), DTYPES[dtype], cache_home()) if device == "cpu" else Path(folder)
+    model: Any = text_model.read(weights, source, dtype=DTYPES[dtype], attention=attention)
     model = model.to(torch.device(device))
     model.requires_grad_(False)
     model.eval()
     gpu_kernels.fused(model, device)
-    base = BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))
-    _check_tokens(source, base)
-    return base
-
-
-def _check_tokens(source: str, base: BaseModel) -> None:
-    """Raise BaseModelError where the tokenizer has no end of a text, or writes tokens that the model has not."""
-    if base.tokenizer.eos_token_id is None:
-        raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
-    if beyond := special_ids.without_embedding(base.tokenizer, base.vocabulary):
-        raise BaseModelError(
-            f"base-model {source!r}: every token must have an embedding, and the model has {base.vocabulary}, but the "
-            f"tokenizer writes {beyond[0]!r} as {beyond[1]}; give the model's own tokenizer or resize its embeddings"
-        )
+    text_model.require_embeddings(tokenizer, model, source)
+    return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))

@@ -50,14 +50,18 @@ def _shaped(name: str, device: str, dtype: torch.dtype) -> Any:
     attention = "eager" if device == "cpu" else "sdpa"  # as `base_model.load`
     config = AutoConfig.for_model(**PRESETS[name])
     with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        return AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
 
 
 def _text_tokenizer(vocabulary: int) -> Any:
     """The embedded base's, for text of ordinary lengths; its rarer tokens must not lie beyond a smaller vocabulary."""
     from transformers import AutoTokenizer
 
-    return _Within(AutoTokenizer.from_pretrained(sources.resolve(sources.EMBEDDED)[1]), vocabulary)
+    return _Within(
+        AutoTokenizer.from_pretrained(sources.resolve(sources.EMBEDDED)[1], trust_remote_code=False), vocabulary
+    )
 
 
 class _Within:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fed.base.architecture import text_model
+
 # name: (model_type, hidden, MLP, blocks, heads, key/value heads, vocabulary, whether embeddings are tied)
 _SHAPES: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
     "llama-2-7b": ("llama", 4096, 11008, 32, 32, 32, 32_000, False),  # 6,738,415,616 parameters
@@ -63,7 +65,9 @@ class Skeleton:
     """A base model as shapes.
 
     Attributes:
-        parameters: numbers in the model, tied ones once. hidden_size: width d of the residual stream. layers: blocks.
+        parameters: numbers in the text model, tied ones once.
+        hidden_size: width d of the residual stream.
+        layers: blocks.
         linears: (module name, outputs, inputs) of every nn.Linear, in the model's order.
     """
 
@@ -76,13 +80,13 @@ class Skeleton:
     @classmethod
     def of(cls, name: str, model: nn.Module) -> Skeleton:
         """The shapes of a transformers causal LM, with weights or on the meta device."""
-        text = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+        text = text_model.text_config(model.config)
         linears = tuple(
             (module_name, module.out_features, module.in_features)
-            for module_name, module in model.named_modules()
+            for module_name, module in text_model.text_modules(model)
             if isinstance(module, nn.Linear)
         )
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = text_model.text_parameters(model)
         return cls(name, parameters, int(text.hidden_size), int(text.num_hidden_layers), linears)
 
     def named(self, *suffixes: str) -> list[tuple[str, int, int]]:
@@ -104,16 +108,16 @@ def skeleton(source: str) -> Skeleton:
     Raises:
         SkeletonError: one line with the value, the rule and the fix.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM  # here: seconds that a device need not spend
+    from transformers import AutoConfig  # here: seconds that a device need not spend
 
     preset = "smollm2-135m" if source == "embedded" else source
     try:
         if preset in PRESETS:
             config = AutoConfig.for_model(**PRESETS[preset])
         else:
-            config = AutoConfig.from_pretrained(_folder(source), trust_remote_code=False)
+            config = AutoConfig.from_pretrained(_folder(source), trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = text_model.auto_class(config).from_config(config, trust_remote_code=False)
         name = preset if preset in PRESETS else Path(source).name if Path(source).is_dir() else source
         return Skeleton.of(name, model)
     except SkeletonError:

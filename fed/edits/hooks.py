@@ -14,20 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fed.base.architecture.text_model import decoder_blocks
 from fed.edits.loreft import EditBank, loreft
 
-
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks of a transformers causal LM, first to last.
-
-    Raises:
-        ValueError: the model has no list of `num_hidden_layers` blocks.
-    """
-    count = model.config.num_hidden_layers  # type: ignore[union-attr]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise ValueError(f"{type(model).__name__} has no list of {count} decoder blocks to edit")
+__all__ = ["EditSession", "Stage", "decoder_blocks", "edited"]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fed.base.architecture.text_model import text_config
 from fed.base.model import BaseModel
 
 
@@ -90,7 +91,7 @@ def adapted(base: BaseModel, targets: Mapping[str, Sequence[str]], rank: int, al
     try:
         for name, modules in targets.items():
             config = peft.LoraConfig(
-                r=rank, lora_alpha=alpha, target_modules=list(modules), lora_dropout=0.0, bias="none"
+                r=rank, lora_alpha=alpha, target_modules=_of_text(base, modules), lora_dropout=0.0, bias="none"
             )
             if model is None:
                 model = peft.get_peft_model(base.model, config, adapter_name=name)
@@ -109,6 +110,14 @@ def adapted(base: BaseModel, targets: Mapping[str, Sequence[str]], rank: int, al
             parameter.requires_grad_(flag)
         for module, mode in modes:
             module.training = mode
+
+
+def _of_text(base: BaseModel, modules: Sequence[str]) -> list[str]:
+    """The targets as PEFT takes them: last names, or whole ones where towers beside the text model share those."""
+    config = base.model.config
+    if text_config(config) is config:
+        return list(modules)
+    return [name for name, _, _ in base.skeleton.named(*modules)]
 
 
 def _import_peft() -> Any:

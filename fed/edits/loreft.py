@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fed.base.device import has_float64
 from fed.edits import stiefel
 
 
@@ -32,11 +34,30 @@ def loreft(h: Tensor, R: Tensor, W: Tensor, b: Tensor, mask: Tensor | None = Non
     """
     # In float64 until it is spread over the tokens: the gradient of b is then a sum over them that padding cannot round
     # another way, and a user's training does not depend on whose rows share its batches.
-    spread = b.double().unsqueeze(-2).expand(*b.shape[:-1], h.shape[-2], b.shape[-1])
+    if has_float64(str(b.device)):
+        spread = b.double().unsqueeze(-2).expand(*b.shape[:-1], h.shape[-2], b.shape[-1])
+    else:
+        spread = _Spread.apply(b, h.shape[-2])
     z = h.to(R.dtype) @ (W - R).mT + spread.to(R.dtype)
     if mask is not None:
         z = z * mask.unsqueeze(-1).to(z.dtype)
     return h + (z @ R).to(h.dtype)
+
+
+class _Spread(torch.autograd.Function):
+    """b over the tokens, on a device without float64: the gradient is summed in float64 on the host.
+
+    Shapes:  b (..., r)  ->  (..., T, r)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, tokens: int) -> Tensor:
+        return b.unsqueeze(-2).expand(*b.shape[:-1], tokens, b.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient.cpu().double().sum(-2).to(gradient.dtype).to(gradient.device), None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def qr_retraction(R: Tensor) -> Tensor:
     Returns:
         (..., r, d) with orthonormal rows, same dtype and device.
     """
+    if R.device.type == "mps":  # whose LAPACK is the host's
+        return qr_retraction(R.cpu()).to(R.device)
     Q, T = torch.linalg.qr(R.mT)
     signs = torch.sign(torch.diagonal(T, dim1=-2, dim2=-1))
     signs = torch.where(signs == 0, torch.ones_like(signs), signs)

@@ -126,7 +126,7 @@ def _shift(base: BaseModel, task: Task, user: User, lender: User, context: Conte
     prompts += [wording.query_pair(query).prompt for wording in wordings for query in queries]
     rows = tokenize([(prompt, "") for prompt in prompts], base.tokenizer, context.max_length)
     states = last_token(base, [row.prompt for row in rows], context.layer, token_budget=context.token_budget)
-    bare, own, other = states.double().view(3, len(queries), -1).mean(1).cpu()
+    bare, own, other = states.cpu().double().view(3, len(queries), -1).mean(1)
     if not bool((own + other - bare).isfinite().all()):
         raise ValueError(
             f"the states of user {user.user_id!r} at block {context.layer} are not finite; try another dtype"

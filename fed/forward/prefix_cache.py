@@ -5,18 +5,19 @@ same in every epoch, under the frozen layers of the stack too. The blocks above 
 values, and a step computes, forward and backward, only the tokens from the first touched one on.
 
 Shapes:  B rows · P prefix tokens, padded on the left · S the other tokens, padded on the right · d hidden size
-         K key heads · e head size
+         K, V key and value heads · e, u numbers of a key and of a value (two sizes where attention is latent)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
+from fed.base.architecture.cache_kinds import empty_cache, with_cache
 from fed.base.model import BaseModel
 from fed.edits.positions import Positions
 from fed.edits.stack import EditStack
@@ -28,7 +29,8 @@ WORTH = 0.25  # of all tokens must be prefix, or reading them apart costs more t
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a row's first tokens leave behind: for each block above the first edit, keys and values (K, tokens, e)."""
+    """What a row's first tokens leave behind: keys (K, tokens, e) and values (V, tokens, u) of each block above the
+    first edit."""
 
     tokens: int
     blocks: tuple[tuple[Tensor, Tensor], ...]
@@ -41,14 +43,14 @@ def lengths(rows: Sequence[Row], trained: Positions) -> list[int]:
 
 def bytes_of(base: BaseModel, tokens: int, first: int) -> int:
     """What the keys and values of so many tokens take in the blocks above `first`."""
-    heads, size = _heads(base)
-    return 2 * (base.skeleton.layers - first - 1) * heads * size * tokens * int(base.model.dtype.itemsize)
+    numbers = sum(heads * size for block in _shapes(base)[first + 1 :] for heads, size in block)
+    return numbers * tokens * int(base.model.dtype.itemsize)
 
 
 def worth_it(base: BaseModel, users: Sequence[Sequence[Row]], trained: Positions) -> bool:
     """Whether enough tokens are prefix, and the base keeps every token's keys and values in every block."""
     prefix = sum(sum(lengths(rows, trained)) for rows in users)
-    return prefix >= WORTH * sum(len(row) for rows in users for row in rows) and _keeps_all(base)
+    return prefix >= WORTH * sum(len(row) for rows in users for row in rows) and base.serves.prefix
 
 
 @torch.no_grad()
@@ -67,9 +69,9 @@ def read(
     tokens = lengths(rows, stack.trained.positions)
     blocks = range(first + 1, base.skeleton.layers)
     # A row without such tokens leaves nothing behind.
-    heads, size = _heads(base)
-    nothing = torch.empty(heads, 0, size, dtype=base.model.dtype, device=base.device)
-    prefixes = [Prefix(0, tuple((nothing, nothing) for _ in blocks))] * len(rows)
+    empty = partial(torch.empty, dtype=base.model.dtype, device=base.device)
+    nothing = tuple((empty(k, 0, e), empty(v, 0, u)) for (k, e), (v, u) in _shapes(base)[first + 1 :])
+    prefixes = [Prefix(0, nothing)] * len(rows)
     some = [i for i, count in enumerate(tokens) if count]
     with resumed(base.model, first) as give, frozen.attached(base.model) as attached:
         for part in under_token_budget([tokens[i] for i in some], token_budget):
@@ -86,14 +88,13 @@ def read(
                 ]
             )
             give(torch.stack([nn.functional.pad(states[i][: tokens[i]], (0, 0, width - tokens[i], 0)) for i in places]))
-            cache = _empty_cache(base)
+            cache = empty_cache(base.model)
             base.model(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 position_ids=batch.position_ids,
-                past_key_values=cache,
-                use_cache=True,
                 logits_to_keep=1,
+                **with_cache(base.model, cache),
             )
             kept = [cache.layers[block] for block in blocks]
             for place, i in enumerate(places):
@@ -110,12 +111,12 @@ def rest(base: BaseModel, rows: Sequence[Row], prefixes: Sequence[Prefix], first
     counts = torch.tensor([prefix.tokens for prefix in prefixes], device=base.device)
     width = max(prefix.tokens for prefix in prefixes)
     known = torch.arange(width, device=base.device) >= width - counts.unsqueeze(1)
-    heads, size = _heads(base)
-    cache = _empty_cache(base)
+    cache = empty_cache(base.model)
     # The blocks that the pass skips have no keys; the model asks the first of them how many tokens came before.
-    blank = torch.zeros((), dtype=base.model.dtype, device=base.device).expand(len(rows), heads, width, size)
-    for block in range(first + 1):
-        cache.update(blank, blank, block)
+    blank = torch.zeros((), dtype=base.model.dtype, device=base.device)
+    for block, shapes in enumerate(_shapes(base)[: first + 1]):
+        keys, values = (blank.expand(len(rows), heads, width, size) for heads, size in shapes)
+        cache.update(keys, values, block)
     for number, block in enumerate(range(first + 1, base.skeleton.layers)):
         keys, values = (
             torch.stack([nn.functional.pad(p.blocks[number][kind], (0, 0, width - p.tokens, 0)) for p in prefixes])
@@ -149,22 +150,17 @@ def _left(mask: Tensor, width: int) -> Tensor:
     return nn.functional.pad(mask, (width - len(mask), 0))
 
 
-def _heads(base: BaseModel) -> tuple[int, int]:
-    """(key heads, numbers of one)."""
-    config = base.model.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads), int(size)
-
-
-def _empty_cache(base: BaseModel) -> Any:
-    from transformers import DynamicCache  # here: a second that a process which trains otherwise need not spend
-
-    return DynamicCache(config=base.model.config)
-
-
-def _keeps_all(base: BaseModel) -> bool:
-    """No sliding windows, no states of other kinds."""
-    from transformers.cache_utils import DynamicLayer
-
-    layers = _empty_cache(base).layers
-    return len(layers) == base.skeleton.layers and all(type(layer) is DynamicLayer for layer in layers)
+@lru_cache(maxsize=2)
+@torch.no_grad()
+def _shapes(base: BaseModel) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Of each block: (key heads, numbers of a key), and the same of values, as the model itself writes them."""
+    cache = empty_cache(base.model)
+    batch = pad([Row((base.pad_id,), ())], base.pad_id, base.device)
+    base.model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        logits_to_keep=1,
+        **with_cache(base.model, cache),
+    )
+    return [((k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])) for k, v in ((o.keys, o.values) for o in cache.layers)]

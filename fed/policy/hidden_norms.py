@@ -40,7 +40,7 @@ def measure(base: BaseModel) -> tuple[float, ...]:
 
     def note(_module: Any, _inputs: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
-        norms.append(float(states.double().norm(dim=-1)[counted].median()))
+        norms.append(float(states.cpu().double().norm(dim=-1)[counted.cpu()].median()))
 
     handles = [block.register_forward_hook(note) for block in decoder_blocks(base.model)]
     try:

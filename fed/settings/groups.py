@@ -88,7 +88,7 @@ class Base:
     """The base model, and what it computes with."""
 
     base_model: str = text("embedded, a hub id, a folder or a GGUF file")
-    device: str = text("auto, or cpu, cuda, cuda:1, mps")
+    device: str = text("auto, or by torch's name: cpu, cuda, cuda:1, mps, xpu")
     dtype: str = one_of(("auto", *DTYPES), "auto = the one that the device multiplies fastest")
     prompt_format: str = one_of(
         PROMPT_FORMATS, "plain, as in the paper; or chat = in turns, by the base's own template", default="plain"

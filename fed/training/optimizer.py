@@ -28,7 +28,7 @@ def axes_of(R: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _axes(d: int, dtype: torch.dtype, device: str) -> Tensor:
     noise = torch.randn(d, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(noise).Q.to(device=device, dtype=dtype)
+    return torch.linalg.qr(noise).Q.to(dtype).to(device)  # in this order: a device may have no float64
 
 
 class StackedAdamW:
@@ -64,9 +64,11 @@ class StackedAdamW:
             m = mean[active].lerp_(g, 1 - BETAS[0])
             v = square[active].mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
             mean[active], square[active] = m, v
-            denominator = (v.sqrt() / root.to(p).view(shape)).add_(EPSILON)
+            denominator = (v.sqrt() / root.to(p.dtype).to(p.device).view(shape)).add_(EPSILON)
             update = m / denominator
-            p[active] = p[active] - size.to(p).view(shape) * (update if axes is None else update @ axes.mT)
+            p[active] = p[active] - size.to(p.dtype).to(p.device).view(shape) * (
+                update if axes is None else update @ axes.mT
+            )
 
 
 @torch.no_grad()

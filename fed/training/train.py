@@ -157,7 +157,7 @@ def _decay(bank: EditBank, users: Tensor, amounts: Sequence[float], rows: int | 
     """
     if not any(amounts):
         return
-    factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W)
+    factor = torch.tensor(amounts, dtype=torch.float64).to(bank.W.dtype).to(bank.W.device)
     R, W, b = bank.R[users, :, :rows], bank.W[users, :, :rows], bank.b[users, :, :rows]
     bank.W[users, :, :rows] = W - factor.view(-1, 1, 1, 1) * (W - R)
     bank.b[users, :, :rows] = b - factor.view(-1, 1, 1) * b

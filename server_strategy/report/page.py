@@ -208,6 +208,9 @@ def _details(report: Report) -> str:
     names = sorted(settings, key=str)
     rows = [[safe(name), f'<td class="wrap">{safe(settings[name], 1000)}</td>'] for name in names]
     model = report.get("base_model") or {}
-    facts = html_facts((safe(key).replace("_", " "), counted(value)) for key, value in model.items())
+    facts = html_facts(
+        (safe(key).replace("_", " "), safe("; ".join(map(str, value))) if isinstance(value, list) else counted(value))
+        for key, value in model.items()
+    )
     table = html_table(["setting", "value"], rows, "words")
     return f"<h2>Settings</h2>{folded(f'Base model and {len(rows)} settings', facts + table)}"

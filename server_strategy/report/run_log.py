@@ -78,6 +78,8 @@ class RunLog:
             f"{settings.app}: {settings.method} on {base['name']}, {base['parameters']:,} parameters, {base['dtype']} "
             f"on {base['device']}; {len(federation.hosts)} users on {federation.nodes} SuperNodes"
         )
+        for line in base.get("left_out", []):
+            say(f"left out on this base, whose cache cannot serve it: {line}")
 
     def add_round(self, row: dict[str, Any]) -> None:
         """Enter a round of stage 1, as `CollectiveStrategy` records it, and say how it went."""

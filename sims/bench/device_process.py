@@ -107,7 +107,7 @@ def mark_loading(marks: Marks) -> None:
 
         marks.mark("open the data")
         folder = sources.resolve(source)[1]
-        assert AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
+        assert AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder, trust_remote_code=False))]
         marks.mark("import transformers' model code")
         read = transformers.AutoTokenizer.from_pretrained
 

@@ -79,7 +79,9 @@ def hold(source: str, dtype: str) -> None:
 
     from fed.forward.batching import Row, pad
 
-    AutoTokenizer.from_pretrained(sources.resolve(source)[1])  # imports and the tokenizer are not the base
+    AutoTokenizer.from_pretrained(
+        sources.resolve(source)[1], trust_remote_code=False
+    )  # imports and the tokenizer are not the base
     del AutoModelForCausalLM
     before = own_memory()
     base = base_model.load(source, device="cpu", dtype=dtype)

@@ -19,6 +19,7 @@ from farm.device import Device
 from farm.farm import Farm
 from fed import strict_json
 from fed.atomic_write import write_text
+from fed.base import device as base_device
 from fed.base import sources
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
@@ -156,6 +157,7 @@ def run_devices(options: argparse.Namespace) -> Path:
     forced = f'cohorts="all" min-nodes={options.devices} stage1-users=0 stage2-users=0'
     overrides = ["reply-timeout=600", *map(spelled_out, options.run_config), forced]
     settings = settings_of(options.app, overrides)
+    base_device.check(settings.device, settings.dtype)
     sources.check(settings.base_source)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
     users = choose_users(corpus, options.devices)

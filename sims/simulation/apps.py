@@ -115,12 +115,13 @@ def settings_of(app: Path, overrides: Sequence[str]) -> Settings:
 def preflight(settings: Settings) -> None:
     """Open the data, find the base model and the method's libraries: a mistake costs seconds. Raises ValueError."""
     from fed import methods
-    from fed.base import facts, sources
+    from fed.base import device, facts, sources
     from fed.lamp.cohorts import roster
     from fed.lamp.records import open_corpus
     from fed.lamp.tasks import get_task
 
     methods.check_installed(settings)
+    device.check(settings.device, settings.dtype)
     sources.check(settings.base_source)
     facts.check_files(settings.base_source, settings.max_length, settings.prompt_format)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)

@@ -139,10 +139,6 @@ def _quantized(monkeypatch, folder):
     (folder / "config.json").write_text(config.replace("{", '{"quantization_config": {"quant_method": "gptq"},', 1))
 
 
-def _pickled(monkeypatch, folder):
-    (folder / "pytorch_model.bin").write_bytes(b"")
-
-
 def _unknown(monkeypatch, folder):
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace("LlamaForCausalLM", "OurOwnForCausalLM"))
@@ -160,7 +156,7 @@ def _damaged(monkeypatch, folder):
     (folder / "model.safetensors").write_bytes(b"noise for weights, with a header of absurd length")
 
 
-_REASONS = [_no_room, _small, _quantized, _pickled, _unknown, _keeps_some_in_float32, _damaged]
+_REASONS = [_no_room, _small, _quantized, _unknown, _keeps_some_in_float32, _damaged]
 
 
 @pytest.mark.parametrize("make", [*_REASONS, _a_file_where_the_cache_should_be])
@@ -200,5 +196,6 @@ def test_processes_that_convert_at_one_time_end_with_one_whole_copy(folder_of, t
 
 def test_a_gpu_converts_while_it_loads(folder_of, tmp_path, monkeypatch):
     """No copy is made for another device than the CPU; `meta` stands for one that every machine has."""
+    monkeypatch.setattr(base_model, "choose_device", lambda wanted: wanted)
     base_model.load(str(folder_of()), device="meta", dtype="float32")
     assert copies(tmp_path) == []

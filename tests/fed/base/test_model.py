@@ -1,7 +1,6 @@
 """The frozen base: where it comes from, which dtype is chosen, what is refused, and when two bases are the same."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.base import facts, sources
 from fed.base import model as base_model
-from fed.base.device import choose_device, choose_dtype
+from fed.base.device import DeviceError, choose_device, choose_dtype, has_float64
 from fed.base.model import load
 from fed.base.skeleton import context_of
 from fed.base.sources import BaseModelError, check
@@ -98,7 +97,43 @@ def test_the_best_device_is_chosen_unless_one_is_asked_for(monkeypatch, cuda, mp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
     assert choose_device() == chosen
-    assert choose_device("cpu") == "cpu" and choose_device("cuda:1") == "cuda:1"
+    assert choose_device("cpu") == "cpu"
+
+
+def test_a_device_that_is_there_is_taken_by_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    with pytest.raises(DeviceError, match="device must be there, got 'cuda:2', .* sees 2 of cuda here; use auto"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["xpu", "mps", "mtia", "cuda:1"])
+def test_a_device_that_is_not_there_is_refused_with_what_is(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=f"got '{device}', and torch .* sees no {device[:3]}") as error:
+        choose_device(device)
+    assert one_line(error)
+
+
+def test_a_word_that_is_no_device_of_torchs_is_refused():
+    with pytest.raises(DeviceError, match="by torch's name .*, got 'gpu'") as error:
+        choose_device("gpu")
+    assert one_line(error)
+
+
+def test_another_accelerator_is_found_by_torchs_own_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("xpu"))
+    assert choose_device() == "xpu" and choose_dtype("auto", "xpu") == "bfloat16"
+
+
+def test_float64_is_refused_where_the_device_has_none():
+    assert has_float64("cpu") and has_float64("cuda:1") and not has_float64("mps")
+    with pytest.raises(DeviceError, match="narrower on 'mps', which has no float64; got 'float64'"):
+        choose_dtype("float64", "mps")
 
 
 @pytest.mark.parametrize("hidden", [True, False])
@@ -218,11 +253,11 @@ def test_a_gguf_file_that_is_not_there_is_refused(tmp_path):
 
 def test_a_gguf_file_that_cannot_be_read_is_refused_and_leaves_no_cache(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF not really" * 20)
-    check(str(tmp_path / "x.gguf"))
-    with pytest.raises(BaseModelError, match="cannot be read") as error:
-        load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
-    assert one_line(error)
-    assert not list((tmp_path / "cache" / "base").iterdir())
+    for act in (check, load):
+        with pytest.raises(BaseModelError, match="cut short or no GGUF") as error:
+            act(str(tmp_path / "x.gguf"))
+        assert one_line(error)
+    assert not (tmp_path / "cache" / "base").exists()
 
 
 def test_the_embedded_model_without_its_package_names_the_fix(monkeypatch):
@@ -233,11 +268,14 @@ def test_the_embedded_model_without_its_package_names_the_fix(monkeypatch):
     assert one_line(error)
 
 
-def test_a_hub_id_that_is_cached_is_not_downloaded(monkeypatch):
-    asked = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: asked.append(options))
+def test_a_hub_id_that_is_cached_whole_is_not_downloaded(monkeypatch, folder_of):
+    asked, folder = [], folder_of()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *what: asked.append(what) or str(folder / "config.json")
+    )
     check("org/model")
-    assert [options.get("local_files_only") for options in asked] == [True]
+    assert asked == [("org/model", "config.json")]
 
 
 def test_a_hub_id_that_cannot_be_reached_is_refused_with_the_alternatives(monkeypatch):
@@ -245,6 +283,7 @@ def test_a_hub_id_that_cannot_be_reached_is_refused_with_the_alternatives(monkey
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail)
     with pytest.raises(BaseModelError, match="neither a folder here nor reachable .*embedded") as error:
         check("org/model")
     assert one_line(error)
@@ -264,11 +303,29 @@ def test_a_tokenizer_without_an_end_of_sequence_token_is_refused(folder_of, tiny
 
 
 DAMAGE = {
-    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "no tokenizer": lambda folder: [path.unlink() for path in folder.glob("token*")],
-    "config is no JSON": lambda folder: (folder / "config.json").write_text("{nope"),
     "unknown architecture": lambda folder: edit_config(folder, model_type="nope", architectures=["Nope"]),
+    "quantized for a library that is not here": lambda folder: edit_config(
+        folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128}
+    ),
+    "weights of another size": lambda folder: edit_config(folder, hidden_size=64),
 }
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_folder_that_transformers_cannot_load_is_refused_in_one_line(folder_of, damage):
+    folder = folder_of()
+    damage(folder)
+    for act in (check, load):
+        with pytest.raises(BaseModelError, match="cannot be loaded") as error:
+            act(str(folder))
+        assert one_line(error) and str(folder) in str(error.value)
+
+
+def test_weights_that_the_file_lacks_are_not_made_up(folder_of):
+    folder = folder_of()
+    edit_config(folder, num_hidden_layers=6)
+    with pytest.raises(BaseModelError):
+        load(str(folder), device="cpu", dtype="float32")
 
 
 # --- the tokens that a text is padded with, and those that end it
@@ -339,81 +396,26 @@ def test_configurations_name_the_context_in_their_own_words(config, context):
     assert context_of(config) == context
 
 
-def load_damaged(folder, damage):
-    damage(folder)
-    with pytest.raises(BaseModelError, match="cannot be loaded") as error:
-        load(str(folder), device="cpu", dtype="float32")
-    assert one_line(error) and str(folder) in str(error.value)
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_folder_is_refused_in_one_line(folder_of, damage):
-    load_damaged(folder_of(), damage)
-
-
-WEIGHT_DAMAGE = {
-    "noise for weights": lambda folder: (folder / "model.safetensors").write_bytes(b"noise"),
-    "weights cut short": lambda folder: os.truncate(folder / "model.safetensors", 5000),
-    "weights of another size": lambda folder: edit_config(folder, hidden_size=64),
-}
-
-
-@pytest.mark.parametrize("damage", WEIGHT_DAMAGE.values(), ids=WEIGHT_DAMAGE.keys())
-def test_damaged_weights_are_refused_in_one_line(folder_of, damage):
-    load_damaged(folder_of(), damage)
-
-
-def test_weights_that_the_file_lacks_are_not_made_up(folder_of):
-    folder = folder_of()
-    edit_config(folder, num_hidden_layers=6)
-    with pytest.raises(BaseModelError):
-        load(str(folder), device="cpu", dtype="float32")
-
-
 # --- GGUF files, dequantized once
 
 
-@pytest.fixture
-def fake_gguf(monkeypatch, tiny_llama, tiny_tokenizer):
-    """Reading a GGUF file gives a tiny Llama whose seed is the file's last byte; says how often it was read."""
-    reads = []
-    real_model, real_tokenizer = (
-        transformers.AutoModelForCausalLM.from_pretrained,
-        transformers.AutoTokenizer.from_pretrained,
-    )
-
-    def model(source, *args, gguf_file=None, **options):
-        if gguf_file is None:
-            return real_model(source, *args, **options)
-        reads.append(gguf_file)
-        return tiny_llama((Path(source) / gguf_file).read_bytes()[-1]).to(torch.bfloat16)
-
-    def tokenizer(source, *args, gguf_file=None, **options):
-        return tiny_tokenizer() if gguf_file else real_tokenizer(source, *args, **options)
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", model)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", tokenizer)
-    return reads
-
-
-def test_a_gguf_file_is_dequantized_once_and_then_read_from_the_cache(tmp_path, fake_gguf, tiny_llama):
-    (tmp_path / "x.gguf").write_bytes(b"GGUF\x03")
+def test_a_gguf_file_is_dequantized_once_and_then_read_from_the_cache(tmp_path, write_gguf, monkeypatch):
+    write_gguf(tmp_path / "x.gguf")
     first = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
     assert first.name == "x.gguf"
-    for name, parameter in tiny_llama(3).to(torch.bfloat16).named_parameters():
-        assert torch.equal(first.model.get_parameter(name), parameter.float())
     base_model._load.cache_clear()
+    monkeypatch.setattr("fed.base.files.dequantized._write", lambda *_: pytest.fail("read again"))
     second = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
-    assert second is not first and second.fingerprint == first.fingerprint and fake_gguf == ["x.gguf"]
+    assert second is not first and second.fingerprint == first.fingerprint
     assert len(list((tmp_path / "cache" / "base").iterdir())) == 1
 
 
-def test_two_gguf_files_of_one_name_and_size_are_two_models(tmp_path, fake_gguf):
+def test_two_gguf_files_of_one_name_and_size_are_two_models(tmp_path, write_gguf):
     prints = set()
     for seed in (3, 4):
         (tmp_path / str(seed)).mkdir()
         path = tmp_path / str(seed) / "model.gguf"
-        path.write_bytes(b"GGUF" + bytes([seed]))
+        write_gguf(path, seed=seed)
         prints.add(load(str(path), device="cpu", dtype="float32").fingerprint)
     assert len(prints) == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,13 @@ def test_the_greeting_says_who_takes_part_on_which_base_and_who_does_not(log, fe
     warning, line = capsys.readouterr().out.splitlines()
     assert warning == "warning: user 'zoe' has no row to federate on and takes no part in stage 1"
     assert line.endswith("perfit on tiny, 1,234 parameters, float32 on cpu; 3 users on 2 SuperNodes")
+
+
+def test_what_the_bases_cache_cannot_serve_is_said_line_by_line(log, federation, capsys):
+    lines = ["rows stay", "labels whole"]
+    log.greet(replace(federation, base={**federation.base, "left_out": lines}))
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said == [f"left out on this base, whose cache cannot serve it: {line}" for line in lines]
 
 
 def test_every_round_is_in_the_file_and_on_the_terminal_as_it_ends(log, capsys, tmp_path):

@@ -78,3 +78,14 @@ def test_a_bundle_has_settings_alone_whatever_lies_in_the_apps_folder_and_what_s
     assert "pyproject.toml" in names and not names & set(people)
     told = apps.left_out(app)
     assert told is not None and "data/ (2 files)" in told and "users.json" in told and "a.py" in told
+
+
+def test_a_device_that_is_not_here_and_a_base_that_is_not_whole_are_refused_before_anything_starts(tiny_base, tmp_path):
+    short = {"base-model": str(tiny_base)}
+    apps.preflight(apps.settings("lamp7", short | {"device": "cpu"}))
+    with pytest.raises(ValueError, match="device must be there, got 'xpu:3'"):
+        apps.preflight(apps.settings("lamp7", short | {"device": "xpu:3"}))
+    shutil.copytree(tiny_base, tmp_path / "half")
+    (tmp_path / "half" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="must hold a tokenizer"):
+        apps.preflight(apps.settings("lamp7", {"base-model": str(tmp_path / "half")}))
