@@ -22,7 +22,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+import fed  # noqa: F401  threads are bounded before torch is loaded
+
+import torch  # isort: skip
 from console import terminal
 from console.command import Parser, at_least_one, options_of, start, told
 from console.files import write_json

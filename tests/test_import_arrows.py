@@ -66,6 +66,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
             "bench": {"console", "simulation"},
             "cells": {"console", "simulation"},
             "farm": {"console", "simulation"},
+            "job": {"console", "simulation"},
             "kills": {"console", "simulation"},
         },
         {
@@ -75,7 +76,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         },
         {"averages": {"cells", "console", "exploration", "simulation"}},
         {COMMANDS: {
-            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "kills",
+            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "job", "kills",
             "scores", "simulation",
         }},
     ],
