@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from console import leaving
 from simulation.apps import SIMS, Config, words
 from simulation.processes import alive, end, family
 from simulation.superlink import homes
@@ -62,7 +63,12 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
     """
     command = [sys.executable, str(SIMS / "run.py"), str(SIMS / app), "-c", words(config)]
     process = subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=leaving.with_parent,
     )
     lines: list[str] = []
     began = threading.Event()
@@ -78,27 +84,29 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    hit = False
     members = {**family(process.pid)}
-    while process.poll() is None and not began.wait(0.2):
-        members |= family(process.pid)
-    since = time.monotonic()
-    if kind is not None:
-        moment = time.monotonic() + after
-        while process.poll() is None and time.monotonic() < moment:
+    try:
+        hit = False
+        while process.poll() is None and not began.wait(0.2):
             members |= family(process.pid)
-            time.sleep(0.1)
-        since, hit = time.monotonic(), _kill(kind, process.pid, members)
-    patience = WITHIN if hit and kind not in SURVIVES else 1200.0
-    while process.poll() is None and time.monotonic() - since < patience:
-        members |= family(process.pid)
-        time.sleep(0.2)
-    while alive(members) and time.monotonic() - since < (WITHIN if hit else 20.0):
-        time.sleep(0.2)
-    seconds = time.monotonic() - since
-    killed = (process.poll() or 0) < 0
-    left = _left(process.pid, members, killed=killed)
-    end(members)
+        since = time.monotonic()
+        if kind is not None:
+            moment = time.monotonic() + after
+            while process.poll() is None and time.monotonic() < moment:
+                members |= family(process.pid)
+                time.sleep(0.1)
+            since, hit = time.monotonic(), _kill(kind, process.pid, members)
+        patience = WITHIN if hit and kind not in SURVIVES else 1200.0
+        while process.poll() is None and time.monotonic() - since < patience:
+            members |= family(process.pid)
+            time.sleep(0.2)
+        while alive(members) and time.monotonic() - since < (WITHIN if hit else 20.0):
+            time.sleep(0.2)
+        seconds = time.monotonic() - since
+        killed = (process.poll() or 0) < 0
+        left = _left(process.pid, members, killed=killed)
+    finally:  # Ctrl-C, too
+        end({**members, **family(process.pid)})
     process.wait()
     listener.join(5)
     last = lines[-1] if lines else ""
