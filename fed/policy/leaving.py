@@ -2,7 +2,7 @@
 
     count   as it is from `min-rows` on, 0 below it; at most `most-rows`, where it counts rows
     loss    a mean over at least `min-rows` rows, rounded to `loss-step`; else it does not leave
-    score   a mean over at least `min-rows` queries, rounded to `score-step`; else it does not leave
+    score   a mean over at least `min-rows` queries, rounded to `score-step`, of labels down; else it does not leave
     edit    the tensors of stage 1, where they were trained on at least `min-rows` rows; else an error in their place
 
 Statistics of the evaluation are sums, which the server adds and divides: what is rounded is the mean that the device's
@@ -14,6 +14,7 @@ Promise: what leaves under the default rules is what stands in the table of clie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -124,12 +125,16 @@ def _let_out(policy: Policy, message: str, prefix: str, values: Mapping[str, Num
         elif entry.kind == "loss":
             left[name] = _rounded(value, values.get(entry.over, 0) if entry.over else 1, policy.loss_step)
         elif entry.kind == "score":
-            left[name] = _rounded(value, values.get(entry.over, 0), policy.score_step)
+            # Of labels always down, so that they never add up to more queries than there were.
+            left[name] = _rounded(value, values.get(entry.over, 0), policy.score_step, down="/" in name)
     return left
 
 
-def _rounded(total: Number, count: Number, step: float) -> float:
-    """The total again, its mean over `count` rounded to a multiple of `step`; 0 where nothing was counted."""
+def _rounded(total: Number, count: Number, step: float, *, down: bool = False) -> float:
+    """The total again, its mean over `count` rounded to a multiple of `step`, or down to one; 0 of nothing."""
     if not count:
         return 0.0
-    return float(total) if not step else round(total / count / step) * step * count
+    if not step:
+        return float(total)
+    steps = total / count / step
+    return (math.floor(steps + 1e-9) if down else round(steps)) * step * count

@@ -45,6 +45,15 @@ def test_the_means_of_the_evaluation_s_sums_are_rounded_and_too_few_queries_say_
     assert leaving.test_sums(STRICT, arms(without_answers | {"eos_tokens": 7}, "base")) == {}
 
 
+def test_counts_by_label_never_add_up_to_more_queries_than_there_were():
+    golds = {f"gold/{label}": 1.0 for label in range(12)}
+    left = leaving.test_sums(STRICT, arms(golds | {"count": 12.0, "correct": 3.0}, "base"))
+    assert left["base/gold/1"] == pytest.approx(0.6)  # 1 of 12 is 0.083, down to 0.05
+    assert sum(value for name, value in left.items() if "gold/" in name) <= 12
+    whole = leaving.test_sums(STRICT, arms({"count": 8.0, "gold/a": 8.0, "gold/b": 0.0}, "base"))
+    assert whole["base/gold/a"] == pytest.approx(8.0) and whole["base/gold/b"] == 0
+
+
 def test_losses_and_scores_can_be_kept_back_with_their_counts():
     only_scores = leaving.test_sums(Policy(losses=False), arms(SUMS, "base"))
     assert set(only_scores) == {"base/count", "base/rougeL"}
