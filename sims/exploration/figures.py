@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -80,7 +80,12 @@ def inline(drawing: Drawing) -> str:
     """A drawing as a figure of a page; of what it is stands under it."""
     title, _, of = drawing.title.partition("\n")
     shown = replace(drawing, title=title).lines(PAGE_LETTERS)
-    return figure(inline_svg(drawing.name, shown, drawing.height, drawing.paint), safe(of))
+
+    def paint(sheet: Any) -> None:
+        drawing.paint(sheet)
+        sheet.get_layout_engine().set(w_pad=0.14)  # a browser's letters are wider: a label at the edge stays whole
+
+    return figure(inline_svg(drawing.name, shown, drawing.height, paint), safe(of))
 
 
 def as_rich(table: Table) -> RichTable:
