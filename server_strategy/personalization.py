@@ -13,6 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.user_grid import UserGrid
 
+_ANOTHER = "the collective edit that it holds must be the one that was handed out"
+
 
 def hand_out(
     grid: UserGrid, users: Sequence[str], arrays: ArrayRecord, warn: Callable[[str], None]
@@ -27,14 +29,20 @@ def hand_out(
     Returns:
         (the edit's fingerprint as the users see it, the users who hold it now).
     Raises:
-        RunError: nobody took it, or two users hold different edits.
+        RunError: nobody took it.
     """
+    handed_out = grid.translation.fingerprint(arrays)
     replies = grid.send(users, RecordDict({"arrays": arrays}), "query.adopt")
-    valid_replies = _some_or_stop(replies, users, "take the collective edit", warn)
-    fingerprints = {str(reply.content["node"]["collective"]) for reply in valid_replies.values()}
-    if len(fingerprints) != 1:
-        raise RunError(f"all users must hold one collective edit, got {len(fingerprints)} different ones")
-    return fingerprints.pop(), list(valid_replies)
+    others = [
+        user
+        for user, reply in replies.items()
+        if not reply.has_error() and reply.content["node"]["collective"] != handed_out
+    ]
+    for user in others:
+        grid.tell_error(user, _ANOTHER)
+    refused = dict.fromkeys(others, _ANOTHER)
+    valid_replies = _some_or_stop(replies, users, "take the collective edit", warn, refused)
+    return handed_out, list(valid_replies)
 
 
 def personalize(
@@ -48,7 +56,7 @@ def personalize(
         collective: the fingerprint of the edit that they train on top of.
         warn: called with a line about each user who could not; such a user goes on without private tensors.
     Returns:
-        (the users that trained, per epoch {"epoch", "loss"}: the mean over rows of all users).
+        (the users that trained, per epoch {"epoch", "loss"}: the mean over rows of all users that say theirs).
     Raises:
         RunError: all fail.
     """
@@ -58,7 +66,7 @@ def personalize(
     valid_replies = _some_or_stop(replies, users, "train private vectors", warn)
     metrics = [_numbers(reply) for reply in valid_replies.values()]
     epochs = {key for of_user in metrics for key in of_user if key.startswith("epoch-")}
-    losses = []
+    losses: list[dict[str, float]] = []
     for number, key in enumerate(sorted(epochs, key=lambda key: int(key[len("epoch-") :])), 1):
         with_loss = [of_user for of_user in metrics if key in of_user]  # a device may keep its losses to itself
         rows = math.fsum(of_user["num-examples"] for of_user in with_loss)
@@ -90,11 +98,18 @@ def _by_arm(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _some_or_stop(
-    replies: Mapping[str, Message], users: Sequence[str], what: str, warn: Callable[[str], None]
+    replies: Mapping[str, Message],
+    users: Sequence[str],
+    what: str,
+    warn: Callable[[str], None],
+    refused: Mapping[str, str] | None = None,
 ) -> dict[str, Message]:
-    """The valid replies by user, a warning for each user without one. Raises RunError where there is none at all."""
-    valid_replies = {user: reply for user, reply in replies.items() if not reply.has_error()}
-    failed = {user: reply.error.reason for user, reply in replies.items() if reply.has_error()}
+    """The valid replies by user, a warning for each user without one. Raises RunError where there is none at all.
+
+    refused: users whose replies, though no errors, are not valid, and why.
+    """
+    failed = {user: reply.error.reason for user, reply in replies.items() if reply.has_error()} | dict(refused or {})
+    valid_replies = {user: reply for user, reply in replies.items() if user not in failed}
     if not valid_replies:
         reason = next(iter(failed.values()), "no reply came")
         raise RunError(f"none of {len(users)} users could {what}; the first: {reason}")

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fed import methods
+from fed.lamp.tasks import get_task
 from fed.methods import Method
 from fed.privacy.vault import NO_COLLECTIVE
 from fed.resuming.lock import holding
@@ -29,6 +30,7 @@ from server_strategy.rounds import pooled
 from server_strategy.rounds.federate import federate
 from server_strategy.rounds.participation import Devices
 from server_strategy.rounds.strategy import make_strategy
+from server_strategy.screening.replies import Screen
 
 
 def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     grid = SupervisedGrid(grid, deadline=settings.run_deadline, warn=warn)
     log = RunLog(settings, folder)
     with log.phase("greeting"):
-        federation = find_nodes(grid, settings, warn)
+        federation = find_nodes(grid, settings, log.refuse_node)
     log.greet(federation)
     method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +64,7 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     history.begin(saved)
     translation = Translation(method.collective_shapes(), settings.wire_dtype)
     timeout = settings.reply_timeout or None
+    work = log.work if federation.simulated else None
     trainers, testers = (
         UserGrid(
             grid,
@@ -69,19 +72,25 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
             translation=translation,
             ledger=log.ledger,
             timeout=timeout,
-            work=log.work,
+            work=work,
+            screen=Screen(settings, get_task(settings.task), federation.stage1, federation.stage2),
+            on_error=log.add_error,
         )
         for crowd in (federation.stage1, federation.stage2)
     )
     if settings.stage1 == "pooled":
         node = federation.hosts[next(iter(federation.stage1))]
-        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=log.work)
-    with log.phase("stage1"):
-        collective, users = train_collective(trainers, testers, settings, method, history, federation.stage1)
-    with log.phase("stage2"):
-        train_private(testers, users, collective, method, log)
-    with log.phase("evaluate"):
-        statistics = test(testers, users, collective, method)
+        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=work)
+    try:
+        with log.phase("stage1"):
+            collective, users = train_collective(trainers, testers, settings, method, history, federation.stage1, log)
+        with log.phase("stage2"):
+            train_private(testers, users, collective, method, log)
+        with log.phase("evaluate"):
+            statistics = test(testers, users, collective, method)
+    except Exception as error:  # whatever ends a run, what it did until then is in its report
+        log.write_stopped(method, error)
+        raise
     return log.write(method, statistics)
 
 
@@ -92,6 +101,7 @@ def train_collective(
     method: Method,
     history: History,
     rows_of_users: Mapping[str, int],
+    log: RunLog,
 ) -> tuple[str, list[str]]:
     """Stage 1 and its hand-out. Returns (the collective edit's fingerprint, the users who can go on with it).
 
@@ -102,6 +112,7 @@ def train_collective(
         method: what it federates; where that is nothing, nothing is sent, and all testers go on.
         history: the rounds that are finished already, and where new ones are kept.
         rows_of_users: how many training rows each user that federates has.
+        log: takes what screening finds of a user.
     """
     if not method.collective_shapes():
         say(f"stage 1: {settings.method} federates nothing")
@@ -121,8 +132,18 @@ def train_collective(
             keep(1, arrays, {})
     else:
         devices = Devices(settings, rows_of_users)
+
+        def on_user(number: int, place: int, line: str, left_out: bool) -> None:
+            user = trainers.user(place)
+            log.add_error("stage1", number, user, line) if left_out else warn(f"user {user!r}, round {number}: {line}")
+
         strategy = make_strategy(
-            settings, method, translation=translation, fraction=devices.fraction, on_round=rows.append
+            settings,
+            method,
+            translation=translation,
+            fraction=devices.fraction,
+            on_round=rows.append,
+            on_user=on_user,
         )
         remembering = strategy.remembering
         history.remind(remembering)

@@ -53,10 +53,11 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         },
     ],
     "server_strategy": [
-        {"grid": set()},
-        {"personalization": {"grid"}, "report": {"grid"}, "rounds": {"grid"}},
+        {"screening": set()},
+        {"grid": {"screening"}},
+        {"personalization": {"grid"}, "report": {"grid"}, "rounds": {"grid", "screening"}},
         {"checkpoint": {"grid", "report"}},
-        {"run": {"checkpoint", "grid", "personalization", "report", "rounds"}},
+        {"run": {"checkpoint", "grid", "personalization", "report", "rounds", "screening"}},
         {"app": {"grid", "report", "run"}},
     ],
     "sims": [

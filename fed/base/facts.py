@@ -16,7 +16,7 @@ from fed.atomic_write import write_text
 from fed.base import sources
 from fed.base.device import choose_device, choose_dtype
 from fed.base.model import BaseModel, load
-from fed.base.skeleton import Skeleton, context_of
+from fed.base.skeleton import Skeleton, context_of, skeleton
 from fed.base.sources import BaseModelError
 from fed.base.tokens.chat_template import NO_TEMPLATE, TEMPLATE_FILES, ChatTemplate, ChatTemplateError
 
@@ -30,6 +30,30 @@ class Facts:
     skeleton: Skeleton
 
 
+def here(source: str) -> tuple[str | None, Skeleton] | None:
+    """(fingerprint, shapes) of a base model that this machine has, without loading it, fetching it or making a cache.
+
+    None where it has none, or a GGUF file. Of `embedded` the shapes are known, and no fingerprint.
+    """
+    try:
+        folder = sources.local(source)
+        if folder is None:
+            return (None, skeleton(source)) if source == sources.EMBEDDED else None
+        fingerprint = sources.fingerprint(folder)
+        for path in sorted((sources.cache_home() / "facts").glob(f"{fingerprint}-*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                return fingerprint, _skeleton(json.loads(path.read_text(encoding="utf-8"))["skeleton"])
+        return fingerprint, skeleton(str(folder))
+    except (OSError, ValueError):
+        return None
+
+
+def _skeleton(shapes: dict[str, Any]) -> Skeleton:
+    """As `asdict` made it. Raises KeyError or TypeError for anything else."""
+    linears = tuple((str(name), int(outputs), int(inputs)) for name, outputs, inputs in shapes["linears"])
+    return Skeleton(**{**shapes, "linears": linears})
+
+
 def facts(source: str, *, device: str = "auto", dtype: str = "auto") -> Facts:
     """A base model's facts, remembered or by loading it. Raises BaseModelError."""
     chosen = choose_device(device)
@@ -39,11 +63,7 @@ def facts(source: str, *, device: str = "auto", dtype: str = "auto") -> Facts:
     path = sources.cache_home() / "facts" / f"{fingerprint}-{chosen.replace(':', '-')}-{kind}.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        shapes = known["skeleton"]
-        linears = tuple((str(n), int(out), int(into)) for n, out, into in shapes.pop("linears"))
-        return Facts(
-            known["description"] | {"name": name}, fingerprint, Skeleton(**shapes | {"name": name}, linears=linears)
-        )
+        return Facts(known["description"] | {"name": name}, fingerprint, _skeleton(known["skeleton"] | {"name": name}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # never loaded here, or written by another version
     found = of(load(source, device=device, dtype=dtype))

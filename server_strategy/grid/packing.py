@@ -4,32 +4,109 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from server_strategy.grid.translation import Translation
+from server_strategy.screening.arrays import edit_in, numbers_of
+from server_strategy.screening.breach import Breach, shown
+from server_strategy.screening.values import parsed, whole
+
+MOST_BYTES_BESIDE = 64 << 10  # of a user's records beside its edit, and of what a node sends once
 
 
-def by_user(content: RecordDict) -> dict[int, dict[str, Any]]:
+def by_user(content: RecordDict, users: int, translation: Translation) -> dict[int, dict[str, Any]]:
     """A reply's records by the users' places in the list: under `<place>/<name>`, or bundled (`clients.messages`).
 
     In a bundle the rows of `users/arrays/<n>` are of the users at `users/places`, and `users/<name>` has all users'
     records of a name, each field as `<place>/<field>`.
+
+    Args:
+        content: the reply's.
+        users: how many the request was for.
+        translation: says what an edit is that travels now.
+    Raises:
+        Breach: it is not packed so, or is larger than so many users' replies can be.
     """
+    within_bytes(content, users, translation)
     records: dict[int, dict[str, Any]] = defaultdict(dict)
+    bundled_places = _places(content, users)
     for key, record in content.items():
         number, _, name = key.partition("/")
         if number != "users":
-            records[int(number)][name] = record
+            _once(records[_place(number, users)], name, record)
         elif name.startswith("arrays/"):
-            places = json.loads(str(content.config_records["users/places"][name.removeprefix("arrays/")]))
-            for place, row in zip(places, content.array_records[key]["edit"].numpy(), strict=True):
-                records[place]["arrays"] = ArrayRecord({"edit": Array(row)})
+            places = bundled_places.get(name.removeprefix("arrays/"), [])
+            shape = (len(places), translation.numbers)
+            rows = numbers_of(edit_in(record), shape, translation.wire_dtype, finite=False)
+            for place, row in zip(places, rows, strict=True):
+                _once(records[place], "arrays", ArrayRecord({"edit": Array(row)}))
         elif name != "places":
-            for field, value in record.items():
+            if not isinstance(record, MetricRecord | ConfigRecord) or not name:
+                raise Breach("a bundle's records must be named, of metrics or configs", shown(key))
+            fields_of_users: Mapping[str, Any] = record
+            for field, value in fields_of_users.items():
                 place_of, _, user_field = field.partition("/")
-                records[int(place_of)].setdefault(name, type(record)())[user_field] = value
+                of_user: Any = records[_place(place_of, users)].setdefault(name, type(record)())
+                if type(of_user) is not type(record) or user_field in of_user:
+                    raise Breach("a user's records must come once", shown(key))
+                of_user[user_field] = value
     return records
+
+
+def _once(of_user: dict[str, Any], name: str, record: object) -> None:
+    if name in of_user:
+        raise Breach("a user's records must come once", shown(name))
+    of_user[name] = record
+
+
+def within_bytes(content: RecordDict, users: int, translation: Translation) -> None:
+    """Raises Breach for content that is larger than so many users' replies can be; nothing of it is read."""
+    most = users * (translation.numbers * translation.bytes_per_number + MOST_BYTES_BESIDE) + MOST_BYTES_BESIDE
+    size = sum(_size(key) + _size(record) for key, record in content.items())
+    if size > most:
+        raise Breach(f"a reply for {users} users must have at most {most} bytes", str(size))
+
+
+def _size(value: object) -> int:
+    """Bytes of a record or a value in it, counted once over; of a number eight."""
+    if isinstance(value, str):
+        return len(value)  # characters: at least so many bytes
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Array):
+        return len(value.data) + len(value.dtype) + len(value.stype) + 8 * len(value.shape)
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    if isinstance(value, Mapping):
+        return sum(_size(key) + _size(entry) for key, entry in value.items())
+    return 8
+
+
+def _places(content: RecordDict, users: int) -> dict[str, list[int]]:
+    """Of a bundle's arrays: whose rows they are, each user's once."""
+    record: object = content.get("users/places", {})
+    if not isinstance(record, Mapping) or isinstance(record, ArrayRecord):
+        raise Breach("users/places must be a ConfigRecord", shown(type(record).__name__))
+    places: dict[str, list[int]] = {}
+    for number, text in record.items():
+        row_places = parsed(text, "users/places", 16 * users + 16)
+        if not isinstance(row_places, list):
+            raise Breach("users/places must be lists of places", shown(row_places))
+        places[number] = [whole(place, "a user's place", 0, users - 1) for place in row_places]
+    of_all = [place for row_places in places.values() for place in row_places]
+    if len(set(of_all)) != len(of_all):
+        raise Breach("users/places must name each place once")
+    return places
+
+
+def _place(text: str, users: int) -> int:
+    """A user's place in the list, as the key of a record begins."""
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and str(int(text)) == text and int(text) < users):
+        raise Breach(f"a record's key must begin with a user's place below {users}", shown(text))
+    return int(text)
 
 
 def packed(contents: Sequence[RecordDict], users: Sequence[str]) -> RecordDict:

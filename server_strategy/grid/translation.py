@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fed.communication import wire
 from fed.methods.method import Tensors
+from fed.privacy.tensor_files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,16 @@ class Translation:
 
     shapes: dict[str, tuple[int, ...]]
     wire_dtype: str
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an edit has."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def bytes_per_number(self) -> int:
+        """Of an edit on the wire."""
+        return wire.bytes_per_number(self.wire_dtype)
 
     @property
     def wide(self) -> str:
@@ -46,6 +58,10 @@ class Translation:
     def down(self, arrays: ArrayRecord) -> ArrayRecord:
         """A strategy's arrays as they go on the wire."""
         return ArrayRecord({"edit": Array(wire.pack(self.from_record(arrays), self.wire_dtype))})
+
+    def fingerprint(self, arrays: ArrayRecord) -> str:
+        """The name of a strategy's arrays as the edit that users hold once it has travelled."""
+        return fingerprint(wire.unpack(self.down(arrays)["edit"].numpy(), self.shapes, self.wire_dtype))
 
     def up(self, arrays: ArrayRecord) -> ArrayRecord:
         """Arrays off the wire as a strategy averages them."""

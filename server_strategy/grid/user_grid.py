@@ -9,19 +9,25 @@ Wrapping the Grid instead of the Strategy keeps the stock strategies' own sampli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed.communication.ledger import Entry, Ledger
+from fed.plain_text import plain
 from server_strategy.grid.message_size import measure, measured_once
-from server_strategy.grid.nodes import request_of
+from server_strategy.grid.nodes import answered
 from server_strategy.grid.packing import by_user, packed
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.work_time import WorkTime
+from server_strategy.screening.arrays import edit_in, numbers_of
+from server_strategy.screening.breach import Breach
+from server_strategy.screening.replies import Screen
+from server_strategy.screening.values import fields
 
 ERROR_CODE = 100
+OnError = Callable[[str, int, str, str], None]
 
 
 class UserGrid(Grid):
@@ -36,7 +42,9 @@ class UserGrid(Grid):
         translation: between the strategies' arrays and those on the wire.
         ledger: takes every user's bytes.
         timeout: seconds that `send` waits for replies; None: as long as it takes.
-        work: takes the nodes' working time; None: nobody asks for it.
+        work: takes simulated nodes' working time; None: the nodes are devices, who do not say it.
+        screen: what users' replies are held against; None: their edits alone are.
+        on_error: told the phase, the round, the user and the reason of every reply that is an error or is made one.
     """
 
     def __init__(
@@ -48,9 +56,11 @@ class UserGrid(Grid):
         ledger: Ledger,
         timeout: float | None = None,
         work: WorkTime | None = None,
+        screen: Screen | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self._grid = grid
-        self._work = work or WorkTime()
+        self._work, self._screen, self._on_error = work, screen, on_error
         self._names = sorted(hosts)
         self._numbers = {user: number for number, user in enumerate(self._names, 1)}
         self._hosts = hosts
@@ -122,28 +132,59 @@ class UserGrid(Grid):
                 for user, content in zip(users, contents, strict=True):
                     self._enter(user, "down", packed([content], [user]))
         replies: list[Message] = []
-        for reply in self._grid.send_and_receive(requests, timeout=timeout):
-            replies += self._unpack(reply, messages_of[request_of(reply, requests)])
+        for place, reply in answered(self._grid.send_and_receive(requests, timeout=timeout), requests):
+            replies += self._unpack(reply, messages_of[place])
         return sorted(replies, key=lambda message: message.metadata.src_node_id)
 
     def _unpack(self, reply: Message, messages: Sequence[Message]) -> list[Message]:
-        """A SuperNode's reply as one reply to each of the users' messages that its request held."""
+        """A SuperNode's reply as one reply to each of the users' messages that its request held.
+
+        Promise: whatever a node sends, the other nodes' replies are what they would have been, and what breaks a rule
+        is an error reply with that rule (tests/server_strategy/screening/test_malformed.py).
+        """
         if reply.has_error():
-            return [Message(reply.error, reply_to=message) for message in messages]
-        self._work.take(reply.content)
-        records = by_user(reply.content)
+            return [self._failed(message, reply.error.reason, reply.error.code) for message in messages]
+        try:
+            if not reply.has_content():
+                raise Breach("a reply must have content")
+            if self._work is not None:
+                self._work.take(reply.content)
+            records = by_user(reply.content, len(messages), self.translation)
+        except Breach as breach:
+            return [self._failed(message, str(breach)) for message in messages]
         user_replies = []
         for place, message in enumerate(messages):
-            content = RecordDict(records[place])
-            if "error" in content:
-                reason = str(content.config_records["error"]["reason"])
-                user_replies.append(Message(Error(ERROR_CODE, reason), reply_to=message))
-                continue
-            self._enter(self.user(message.metadata.dst_node_id), "up", content)
-            if "arrays" in content:
-                content = RecordDict({**content, "arrays": self.translation.up(content.array_records["arrays"])})
-            user_replies.append(Message(content, reply_to=message))
+            try:
+                user_replies.append(self._user_reply(message, RecordDict(records[place])))
+            except Breach as breach:
+                user_replies.append(self._failed(message, str(breach)))
         return user_replies
+
+    def _user_reply(self, message: Message, content: RecordDict) -> Message:
+        """One user's records as the reply to its message. Raises Breach."""
+        user = self.user(message.metadata.dst_node_id)
+        if "error" in content:
+            error = fields(fields(content, "a failed reply", ["error"])["error"], "error", ["reason"])
+            return self._failed(message, str(error["reason"]))
+        if self._screen is not None:
+            self._screen.check(message.metadata.message_type, user, content)
+        if "arrays" in content:
+            numbers_of(edit_in(content["arrays"]), (self.translation.numbers,), self.translation.wire_dtype)
+        self._enter(user, "up", content)
+        if "arrays" in content:
+            content = RecordDict({**content, "arrays": self.translation.up(content.array_records["arrays"])})
+        return Message(content, reply_to=message)
+
+    def tell_error(self, user: str, reason: str) -> None:
+        """Enter why a user's reply in the present phase is no good."""
+        if self._on_error is not None:
+            self._on_error(self.phase, self.round, user, reason)
+
+    def _failed(self, message: Message, reason: str | None, code: int = ERROR_CODE) -> Message:
+        """An error reply to a user's message; the reason may be anybody's text."""
+        reason = plain(reason or "no reason was given")
+        self.tell_error(self.user(message.metadata.dst_node_id), reason)
+        return Message(Error(code, reason), reply_to=message)
 
     def _down(self, content: RecordDict, translated: dict[int, ArrayRecord]) -> RecordDict:
         """The content as it goes on the wire; a record that several contents share stays one."""

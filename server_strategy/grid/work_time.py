@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from flwr.app import RecordDict
 
+from server_strategy.screening.greeting import timing
+
 RECORD = "timing"
 
 
@@ -18,11 +20,9 @@ class WorkTime:
         self._spans: list[tuple[float, float]] = []
 
     def take(self, content: RecordDict) -> None:
-        """Enter a reply's record and remove it from the content; a reply without one changes nothing."""
+        """Enter a reply's record and remove it from the content; one without it changes nothing. Raises Breach."""
         if RECORD in content:
-            record = content.metric_records[RECORD]
-            began, ended = (float(record[key]) for key in ("began", "ended"))  # type: ignore[arg-type]
-            self._spans.append((began, ended))
+            self._spans.append(timing(content[RECORD]))
             del content[RECORD]
 
     @property

@@ -47,6 +47,8 @@ def build(
     ledger: Ledger,
     began: datetime,
     seconds: Mapping[str, float],
+    errors: list[dict[str, Any]] | None = None,
+    stopped: str | None = None,
 ) -> dict[str, Any]:
     """The report as a dict.
 
@@ -61,6 +63,9 @@ def build(
         began: when the server's part began.
         seconds: total, greeting (waiting for the nodes, who load the base model then), stage1, stage2, evaluate, and
             in a simulation clients, those of the three in which a client was at work.
+        errors: {"phase", "round", "user", "reason"} of every reply that was no good, and of every node that stayed out
+            (without a user).
+        stopped: why the run ended before its end; None where it did not.
     """
     task = get_task(settings.task)
     # Scores: of all users' statistics together, and of each user's.
@@ -113,6 +118,8 @@ def build(
         "rounds": rounds,
         "stage2_losses": stage2_losses,
         "supernodes": federation.nodes,
+        "errors": errors or [],
+        "stopped": stopped,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
 

@@ -60,13 +60,16 @@ class RunLog:
         self._federation: Federation | None = None
         self._rounds: list[dict[str, Any]] = []
         self._stage2_losses: list[dict[str, float]] = []
+        self._errors: list[dict[str, Any]] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """What runs inside is this phase of the run; its seconds go into the report under this name."""
         self._phase_start = time.monotonic()
-        yield
-        self._seconds[name] = time.monotonic() - self._phase_start
+        try:
+            yield
+        finally:
+            self._seconds[name] = time.monotonic() - self._phase_start
 
     def greet(self, federation: Federation) -> None:
         """Enter who takes part, on which base model, and say it."""
@@ -80,6 +83,17 @@ class RunLog:
         )
         for line in base.get("left_out", []):
             say(f"left out on this base, whose cache cannot serve it: {line}")
+
+    def refuse_node(self, line: str) -> None:
+        """Enter a line about a node that takes no part, and say it."""
+        self._errors.append({"phase": "greeting", "round": 0, "user": None, "reason": plain(line)})
+        warn(line)
+
+    def add_error(self, phase: str, number: int, user: str, reason: str) -> None:
+        """Enter why a user's reply was no good; of stage 1 say it here, where nobody else does."""
+        self._errors.append({"phase": phase, "round": number, "user": user, "reason": plain(reason)})
+        if phase == "stage1" and number <= self._settings.stage1_rounds:
+            warn(f"user {user!r}, round {number}: {reason}")
 
     def add_round(self, row: dict[str, Any]) -> None:
         """Enter a round of stage 1, as `CollectiveStrategy` records it, and say how it went."""
@@ -131,7 +145,20 @@ class RunLog:
         said = f", loss by epoch {by_epoch}" if losses else ""
         say(f"stage 2: {users} users done{said} · {time.monotonic() - self._phase_start:.1f} s")
 
-    def write(self, method: Method, statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    def write_stopped(self, method: Method, error: Exception) -> None:
+        """The same for a run that an error ended; what fails here hides no error of the run's."""
+        try:
+            self.write(method, {}, stopped=plain(f"{type(error).__name__}: {error}"))
+        except Exception as defect:
+            warn(f"the report of the run that ended early could not be written: {defect}")
+
+    def write(
+        self,
+        method: Method,
+        statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
+        *,
+        stopped: str | None = None,
+    ) -> dict[str, Any]:
         """End the run: write its files, print its tables, and return the report.
 
         Promise: report.json comes first; where a file after it cannot be written, it is there, and so are the tables
@@ -140,6 +167,7 @@ class RunLog:
         Args:
             method: what was run.
             statistics: user -> arm -> additive statistics, as the evaluation returns them.
+            stopped: why the run ended before its end; None where it did not.
         Raises:
             OSError: a file cannot be written, and which.
         """
@@ -157,6 +185,8 @@ class RunLog:
             ledger=self.ledger,
             began=self._began,
             seconds=seconds,
+            errors=self._errors,
+            stopped=stopped,
         )
         write_text(self._folder / "report.json", report.as_json(content))
         problems: list[OSError] = []

@@ -28,7 +28,9 @@ from server_strategy.grid.work_time import WorkTime
 EVERYBODY = "everybody"  # the one user whose rows are all users'
 
 
-def centre(grid: Grid, node: int, *, translation: Translation, timeout: float | None, work: WorkTime) -> UserGrid:
+def centre(
+    grid: Grid, node: int, *, translation: Translation, timeout: float | None, work: WorkTime | None
+) -> UserGrid:
     """The node as a grid of one user, everybody.
 
     Args:

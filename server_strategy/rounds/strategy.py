@@ -15,7 +15,6 @@ The strategy is wrapped, not subclassed. A round reads:
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -30,8 +29,10 @@ from fed.methods.method import Method
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.translation import Translation
+from server_strategy.rounds.numbers import alike, mean_loss, number_of
 from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.sampling import seeded
+from server_strategy.rounds.screened import OnUser, Screened
 from server_strategy.rounds.step import Round, Step
 
 
@@ -125,10 +126,10 @@ class CollectiveStrategy(Strategy):
                 f"{len(replies_to_average)} of {len(all_replies)}; lower min-replies, or have more users take part"
             )
         # Average.
-        weights = [_metric(reply, "num-examples") for reply in replies_to_average]
-        loss = _mean_loss(replies_to_average, weights)
+        weights = [number_of(reply, "num-examples") for reply in replies_to_average]
+        loss = mean_loss(replies_to_average, weights)
         if self._average == "fedavg":
-            for_inner = [*_alike(replies_to_average), *failed_replies]  # it counts the failed ones in its log
+            for_inner = [*alike(replies_to_average), *failed_replies]  # it counts the failed ones in its log
         else:
             for_inner = [self._mean_reply(self._round, replies_to_average, weights, loss)]
         arrays, metrics = self._inner.aggregate_train(server_round, for_inner)
@@ -185,8 +186,9 @@ def make_strategy(
     translation: Translation,
     fraction: float | None = None,
     on_round: Callable[[dict[str, Any]], None],
+    on_user: OnUser | None = None,
 ) -> CollectiveStrategy:
-    """The settings' strategy over users, with the steps that the method needs.
+    """The settings' strategy over users, with the steps that they and the method need.
 
     Args:
         settings: the run's.
@@ -194,6 +196,7 @@ def make_strategy(
         translation: between these and the strategies' arrays.
         fraction: the share of users that a round asks; None: that of the settings.
         on_round: called with each round's record.
+        on_user: told what screening finds of a user (`rounds.screened`).
     """
     options: dict[str, Any] = {
         "fraction_train": settings.fraction if fraction is None else fraction,
@@ -214,35 +217,10 @@ def make_strategy(
         average=settings.average,
         translation=translation,
         server_step=server_step,
-        steps=[OwnEdits(method, translation)] if method.keeps_own else [],
+        steps=[
+            Screened(translation, bound=settings.norm_bound, on_user=on_user),
+            *([OwnEdits(method, translation)] if method.keeps_own else []),
+        ],
         min_replies=settings.min_replies,
         on_round=on_round,
     )
-
-
-def _mean_loss(replies: Sequence[Message], weights: Sequence[float]) -> float | None:
-    """The mean training loss of those who tell theirs, which a device's policy may not; None where nobody does."""
-    told = [
-        (weight, _metric(reply, "train-loss"))
-        for reply, weight in zip(replies, weights, strict=True)
-        if "train-loss" in reply.content.metric_records["metrics"]
-    ]
-    return math.fsum(w * loss for w, loss in told) / math.fsum(w for w, _ in told) if told else None
-
-
-def _alike(replies: Sequence[Message]) -> list[Message]:
-    """The replies, without losses where one tells none: a stock strategy wants the same numbers of all."""
-    if len({"train-loss" in reply.content.metric_records["metrics"] for reply in replies}) < 2:
-        return list(replies)
-    alike = []
-    for reply in replies:
-        metrics = MetricRecord({"num-examples": reply.content.metric_records["metrics"]["num-examples"]})
-        content = RecordDict({"arrays": reply.content["arrays"], "metrics": metrics})
-        alike.append(Message(content, dst_node_id=1, message_type="train"))
-    return alike
-
-
-def _metric(reply: Message, name: str) -> float:
-    value = reply.content.metric_records["metrics"][name]
-    assert isinstance(value, int | float)
-    return float(value)

@@ -15,6 +15,7 @@ from fed.communication import wire
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
 from server_strategy.grid.packing import by_user
+from server_strategy.grid.translation import Translation
 from tests.integration.in_process import federate
 from tests.integration.test_supernodes import all_losses
 
@@ -30,7 +31,7 @@ def edits_that_crossed(grid, way, shapes):
             users = json.loads(message.content.config_records["host"]["users"])
         if direction == way:
             if way == "up":
-                own = by_user(message.content)
+                own = by_user(message.content, len(users), Translation(shapes, "float64"))
                 arrays = [own[place]["arrays"]["edit"].numpy() for place, _ in enumerate(users)]
             else:
                 keys = [f"{n}/arrays" if f"{n}/arrays" in records else "arrays" for n, _ in enumerate(users)]

@@ -46,13 +46,14 @@ def of_run(
     """The ceilings of what a run asked its users.
 
     Args:
-        source: the run's data; None is returned unless it is synthetic users of LaMP_7, and these are among them.
+        source: the run's data; None is returned unless it is synthetic users of LaMP_7, and these, one or more, are
+            among them.
         users: who was tested.
         cohorts, max_queries, held_out: which queries they were asked, as `fed.lamp.cohorts.test_pairs` takes them.
         seed: of the synthetic users.
     """
     tested = sorted(users)
-    if task.source_field is not None or source.partition(":")[0] != "synthetic":
+    if not tested or task.source_field is not None or source.partition(":")[0] != "synthetic":
         return None
     corpus = open_corpus(source, task, seed=seed)
     if not set(tested) <= {*corpus.cohorts["others"], *corpus.cohorts["test"]}:

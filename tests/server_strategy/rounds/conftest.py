@@ -82,12 +82,12 @@ def rounds_of(settings):
     """rounds_of("fedadam", "svd") -> Rounds of a run's own strategy, every user in every round."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
-    def make(strategy: str, average: str, **changes: object) -> Rounds:
+    def make(strategy: str, average: str, on_user=None, **changes: object) -> Rounds:
         run = settings(strategy=strategy, average=average, fraction=1.0, **changes)
         made = methods.make(run, Skeleton("tiny", 0, 32, 4, ()))
         translation = Translation(made.collective_shapes(), "float32")
         record: list[dict] = []
-        wrapped = make_strategy(run, made, translation=translation, on_round=record.append)
+        wrapped = make_strategy(run, made, translation=translation, on_round=record.append, on_user=on_user)
         return Rounds(wrapped, made.initial_collective(), translation, record)
 
     return make

@@ -8,6 +8,7 @@ from fed import methods
 from fed.base.skeleton import Skeleton
 from server_strategy.grid.translation import Translation
 from server_strategy.rounds.own_edits import OwnEdits
+from server_strategy.rounds.screened import Screened
 from server_strategy.rounds.strategy import make_strategy
 
 
@@ -43,7 +44,7 @@ def test_later_each_user_gets_its_own_of_what_all_sent_last_and_who_has_none_the
 
 
 def test_a_method_is_given_the_step_where_it_keeps_own_edits_and_else_none(settings):
-    for name, steps in (("fedreft", [OwnEdits]), ("perfit", [])):
+    for name, steps in (("fedreft", [Screened, OwnEdits]), ("perfit", [Screened])):
         method = methods.make(settings(method=name), Skeleton("tiny", 0, 32, 4, ()))
         translation = Translation(method.collective_shapes(), "float32")
         strategy = make_strategy(settings(method=name), method, translation=translation, on_round=print)
