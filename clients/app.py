@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+import time
 from dataclasses import replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -39,6 +41,13 @@ def hello(message: Message, node: Node) -> RecordDict:
             )
         }
     )
+
+
+@app.query("refused")
+def refused(message: Message, context: Context) -> Message:
+    """The server lets this device take no part: say why in its own log. Nothing of the user's is read."""
+    print(f"error: the server refuses this device: {host.refusal_of(message)}", file=sys.stderr, flush=True)
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.train()

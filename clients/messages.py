@@ -13,6 +13,7 @@ alone. The server (`server_strategy.grid.packing.by_user`) takes them apart and 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fed.base.sources import BaseModelError
-from fed.communication import wire
+from fed.communication import npy, wire
 from fed.methods.method import Method, Tensors
 from fed.plain_text import plain
 from fed.privacy.tensor_files import VaultError
@@ -48,7 +49,7 @@ def collective_of(message: Message, method: Method, settings: Settings, place: i
     """The collective tensors that the message carries: those of the user at `place`, or those for all."""
     records = message.content.array_records
     array = records[f"{place}/arrays" if f"{place}/arrays" in records else "arrays"]["edit"]
-    return wire.unpack(array.numpy(), method.collective_shapes(), settings.wire_dtype)
+    return _tensors(array, method, settings)
 
 
 def tensors_in(message: Message, method: Method, settings: Settings) -> Iterator[Tensors]:
@@ -56,7 +57,20 @@ def tensors_in(message: Message, method: Method, settings: Settings) -> Iterator
     for key, record in message.content.array_records.items():
         if key.rpartition("/")[2] != "arrays" or set(record) != {"edit"}:
             raise ValueError("a message's arrays must be edits")
-        yield wire.unpack(record["edit"].numpy(), method.collective_shapes(), settings.wire_dtype)
+        yield _tensors(record["edit"], method, settings)
+
+
+def _tensors(array: Array, method: Method, settings: Settings) -> Tensors:
+    """An edit off the network. Raises ValueError for any other array, and makes no room for what it says of itself."""
+    shapes, dtype = method.collective_shapes(), settings.wire_dtype
+    count = sum(math.prod(shape) for shape in shapes.values())
+    return wire.unpack(npy.numbers(array.data, (count,), dtype), shapes, dtype)
+
+
+def refusal_of(message: Message) -> str:
+    """Why the server lets this device take no part, as a plain text, whatever it sent."""
+    record = message.content.config_records.get("refusal") if message.has_content() else None
+    return plain(str(record["reason"])) if record and "reason" in record else "no reason was given"
 
 
 def put_tensors(content: RecordDict, place: int, tensors: Tensors, method: Method, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Every byte: how edits travel, what crossed, and what it costs by analysis.
 
+npy         an array's numbers from its bytes, without a word of their own about their size
 wire        one edit as one flat array: dtype and size
 ledger      every byte that crosses: user, phase, round, way
 costs       what each method's tensors weigh, from a model's shapes alone

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed.base import facts
@@ -22,6 +22,8 @@ from fed.plain_text import plain
 from fed.settings.settings import Settings
 from server_strategy.screening.breach import Breach
 from server_strategy.screening.greeting import Greeting, greeting
+
+TOLD_WITHIN = 10.0  # seconds that a device has to hear why it takes no part
 
 
 class RunError(RuntimeError):
@@ -95,7 +97,22 @@ def find_nodes(grid: Grid, settings: Settings, warn: Callable[[str], None]) -> F
     refused |= {node: "it did not answer" for node in silent}
     for node in sorted(refused):
         warn(f"node {node} takes no part: {refused[node]}")
-    return _combine(answers, settings, warn)
+    turned_away: dict[int, str] = {}
+    federation = _combine(answers, settings, warn, turned_away)
+    _tell(grid, turned_away)
+    return federation
+
+
+def _tell(grid: Grid, reasons: Mapping[int, str]) -> None:
+    """Tell devices that greeted well why they take no part; whether they hear it changes nothing."""
+    messages = [
+        Message(
+            RecordDict({"refusal": ConfigRecord({"reason": reason})}), dst_node_id=node, message_type="query.refused"
+        )
+        for node, reason in reasons.items()
+    ]
+    if messages:
+        list(grid.send_and_receive(messages, timeout=TOLD_WITHIN))
 
 
 def _wait(grid: Grid, count: int, deadline: float, timeout: int) -> list[int]:
@@ -151,8 +168,10 @@ def answered(replies: Iterable[Message], requests: Sequence[Message]) -> Iterato
             yield place, reply
 
 
-def _combine(answers: Mapping[int, Greeting], settings: Settings, warn: Callable[[str], None]) -> Federation:
-    """The greetings as one federation. Raises RunError where they do not make one."""
+def _combine(
+    answers: Mapping[int, Greeting], settings: Settings, warn: Callable[[str], None], turned_away: dict[int, str]
+) -> Federation:
+    """The greetings as one federation; `turned_away` takes why devices stay out. Raises RunError where none is left."""
     hosts: dict[str, int] = {}
     stage1: dict[str, int] = {}
     stage2: dict[str, tuple[int, int]] = {}
@@ -170,6 +189,7 @@ def _combine(answers: Mapping[int, Greeting], settings: Settings, warn: Callable
             if answer.parts:
                 raise RunError(problem)
             warn(f"{problem}; it takes no part")
+            turned_away[node] = problem
             continue
         # Users on one node each.
         if taken := sorted(answer.users & hosts.keys()):
@@ -177,6 +197,7 @@ def _combine(answers: Mapping[int, Greeting], settings: Settings, warn: Callable
             if answer.parts:
                 raise RunError(problem)
             warn(f"{problem}; node {node} takes no part: a user takes part with one device, so stop the other")
+            turned_away[node] = f"user {taken[0]!r} takes part with another device already; stop one of the two"
             continue
         hosts |= dict.fromkeys(answer.users, node)
         stage1 |= answer.stage1

@@ -32,6 +32,7 @@ from tests.server_strategy.screening.canned import DEVICES, LATE, SKELETON, USER
 from tests.server_strategy.screening.test_malformed import FOUR, edit_of
 
 TYPES = ("query.hello", "train", *LATE)
+TO_DEVICES = (*TYPES, "query.refused")
 FIXTURES_STAY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -206,6 +207,7 @@ def test_whatever_the_server_sends_a_device_answers_in_content_or_one_plain_line
     host = ConfigRecord({"users": json.dumps([user.user_id])})
     honest = {
         "query.hello": RecordDict(),
+        "query.refused": RecordDict({"refusal": ConfigRecord({"reason": "x\x1b[31m\nerror: y"})}),
         "train": RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1}), "host": host}),
         "query.adopt": RecordDict({"arrays": arrays, "host": host}),
         "train.personalize": RecordDict({"config": ConfigRecord({"collective": "f" * 16}), "host": host}),
@@ -214,7 +216,7 @@ def test_whatever_the_server_sends_a_device_answers_in_content_or_one_plain_line
     private = [item["text"] for item in user.profile] + [query.gold for query in user.queries]
 
     @settings(max_examples=count, derandomize=True, database=None, suppress_health_check=FIXTURES_STAY)
-    @given(kind=st.sampled_from(TYPES), data=st.data())
+    @given(kind=st.sampled_from(TO_DEVICES), data=st.data())
     def fuzz(kind: str, data: st.DataObject) -> None:
         reply = client_app(request(kind, data.draw(changed(honest[kind]))), context)
         if reply.has_error():

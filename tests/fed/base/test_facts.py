@@ -72,3 +72,18 @@ def test_a_process_that_only_asks_for_facts_does_not_import_transformers(base):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["4", "False"], done.stderr
+
+
+def test_what_a_machine_has_of_a_base_is_told_without_loading_fetching_or_making_a_cache(base, no_loading, tmp_path):
+    loaded = base_facts.of(base_model.load(str(base)))
+    no_loading()
+    for _ in range(2):
+        fingerprint, shapes = base_facts.here(str(base))
+        assert fingerprint == loaded.fingerprint
+        assert (shapes.parameters, shapes.hidden_size, shapes.layers, shapes.linears) == (
+            loaded.skeleton.parameters, loaded.skeleton.hidden_size, loaded.skeleton.layers, loaded.skeleton.linears,
+        )  # fmt: skip
+    assert base_facts.here("/nowhere") is None and base_facts.here("nobody/has-this") is None
+    fingerprint, shapes = base_facts.here("embedded")
+    assert fingerprint is None and shapes.parameters == 134_515_008
+    assert not (tmp_path / "cache" / "base").exists()

@@ -63,6 +63,7 @@ class Canned:
     def __init__(self, settings: Settings, lies: dict[str, Lie] | None = None, liars: Sequence[int] = (LIAR,)) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
         self._settings, self._lies, self._liars, self._sent = settings, lies or {}, liars, 0
+        self.refusals: dict[int, str] = {}
         self._shapes = methods.make(settings, SKELETON).collective_shapes()
 
     def get_node_ids(self) -> list[int]:
@@ -74,6 +75,8 @@ class Canned:
             self._sent += 1
             message.metadata.__dict__["_message_id"] = f"m{self._sent}"
             meta = message.metadata
+            if meta.message_type == "query.refused":
+                self.refusals[meta.dst_node_id] = str(message.content.config_records["refusal"]["reason"])
             content: Any = self._honest(message, meta.dst_node_id - FIRST)
             if meta.dst_node_id in self._liars and meta.message_type in self._lies:
                 content = self._lies[meta.message_type](content, message)

@@ -137,21 +137,21 @@ STAGE1: Table = {
     "a negative shape": (edited(described(shape=(-1,))), "must have shape"),
     "a shape of 10**12 in the header": (
         edited(described(data=lambda e: header(e, shape=(10**12,)))),
-        "header of the edit must say",
+        "header of an edit must say",
     ),
     "a dtype in the header alone": (
         edited(described(data=lambda e: header(e, descr="<i4"))),
-        "header of the edit must say",
+        "header of an edit must say",
     ),
-    "objects in the header": (edited(described(data=lambda e: header(e, descr="|O"))), "header of the edit must say"),
-    "a header that is no npy": (edited(described(data=lambda e: b"PK\x03\x04" + e.tobytes())), "header of the edit"),
+    "objects in the header": (edited(described(data=lambda e: header(e, descr="|O"))), "header of an edit must say"),
+    "a header that is no npy": (edited(described(data=lambda e: b"PK\x03\x04" + e.tobytes())), "header of an edit"),
     "a header that breaks its reader": (
         edited(described(data=lambda e: b"\x93NUMPY\x01\x00\xc8\x00" + b"(" * 200 + e.tobytes())),
-        "header of the edit",
+        "header of an edit",
     ),
     "no bytes": (edited(described(data=b"")), "must hold"),
     "bytes that end early": (edited(described(data=lambda e: Array(e).data[:-200])), "must hold"),
-    "bytes after the last": (edited(described(data=lambda e: Array(e).data + b"\0" * 9)), "header of the edit"),
+    "bytes after the last": (edited(described(data=lambda e: Array(e).data + b"\0" * 9)), "header of an edit"),
     "another serialization": (edited(described(stype="pickle")), "must be serialized as"),
     "a dtype that is none": (edited(described(dtype="\x1b[31m")), "must travel as float32"),
     # the metrics

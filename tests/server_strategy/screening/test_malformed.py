@@ -9,10 +9,24 @@ import pytest
 from flwr.app import Error, Message
 from safetensors.torch import load_file
 
+from fed.base import facts
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
 from server_strategy.report import page, report
-from tests.server_strategy.screening.canned import DEVICES, FIRST, LATE, LIAR, USERS, Lie, greeting, serve, written
+from server_strategy.run import run as serve_on
+from tests.server_strategy.screening.canned import (
+    DEVICES,
+    FIRST,
+    LATE,
+    LIAR,
+    SKELETON,
+    USERS,
+    Canned,
+    Lie,
+    greeting,
+    serve,
+    written,
+)
 from tests.server_strategy.screening.lies import GREETINGS, LATER, PACKED, STAGE1, no_content
 
 LIED = "user-2"
@@ -111,12 +125,26 @@ def test_with_fewer_replies_than_min_replies_the_run_ends_and_says_what_it_has(f
     with pytest.raises(RunError, match="min-replies = 4 users' replies must be left to average, got 3 of 4"):
         serve(run, {"train": STAGE1["NaN"][0]})
     told = written(run)
-    assert "min-replies" in told["stopped"] and [error["user"] for error in told["errors"]] == [LIED]
+    assert "min-replies" in told["stopped"] and {error["user"] for error in told["errors"]} == {LIED}
 
 
 def test_a_second_device_of_a_user_is_told_to_stop_and_the_first_goes_on(four, capsys):
-    told = serve(four(), {"query.hello": lambda _content, _message: greeting(0)})
-    assert [user["user_id"] for user in told["users"]] == OTHERS
+    run = four()
+    grid = Canned(run, {"query.hello": lambda _content, _message: greeting(0)})
+    serve_on(grid, run, run.run_folder(7))
+    assert [user["user_id"] for user in written(run)["users"]] == OTHERS
     out = capsys.readouterr().out
     assert f"a user must live on one node, but '{USERS[0]}' is on nodes {FIRST} and {LIAR}" in out
     assert "a user takes part with one device, so stop the other" in out
+    assert grid.refusals == {LIAR: f"user '{USERS[0]}' takes part with another device already; stop one of the two"}
+
+
+def test_the_servers_own_copy_of_the_base_decides_against_most_nodes(four, monkeypatch):
+    lie = GREETINGS["another base"][0]
+    liars = range(FIRST, FIRST + DEVICES - 1)  # three of four
+    with_copy, without_copy = four(), four(output_dir=str(four().output_dir) + "-none")
+    monkeypatch.setattr(facts, "here", lambda source: ("0123456789abcdef", SKELETON))
+    told = serve(with_copy, {"query.hello": lie}, liars)
+    assert [user["user_id"] for user in told["users"]] == USERS[-1:] and len(told["errors"]) == 3
+    monkeypatch.setattr(facts, "here", lambda source: None)
+    assert [user["user_id"] for user in serve(without_copy, {"query.hello": lie}, liars)["users"]] == USERS[:-1]
