@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fed.methods.method import Tensors
+from fed.privacy.tensor_files import fingerprint
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.user_grid import UserGrid
 
+Whole = Callable[[Tensors], Tensors]
 _ANOTHER = "the collective edit that it holds must be the one that was handed out"
 
 
 def hand_out(
-    grid: UserGrid, users: Sequence[str], arrays: ArrayRecord, warn: Callable[[str], None]
+    grid: UserGrid, users: Sequence[str], arrays: ArrayRecord, warn: Callable[[str], None], whole: Whole
 ) -> tuple[str, list[str]]:
     """Give every user the final collective edit (counted as stage 1).
 
@@ -26,12 +29,13 @@ def hand_out(
         users: who is handed the edit.
         arrays: the edit, as strategies see it.
         warn: called with a line about each user who did not take it; such a user takes no further part.
+        whole: what travels -> the edit that users hold (`Method.whole`).
     Returns:
         (the edit's fingerprint as the users see it, the users who hold it now).
     Raises:
         RunError: nobody took it.
     """
-    handed_out = grid.translation.fingerprint(arrays)
+    handed_out = fingerprint(whole(grid.translation.arrived(arrays)))
     replies = grid.send(users, RecordDict({"arrays": arrays}), "query.adopt")
     others = [
         user

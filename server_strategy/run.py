@@ -159,7 +159,7 @@ def train_collective(
             on_finished=keep,
         )
     testers.round = settings.stage1_rounds + 1
-    return personalization.hand_out(testers, testers.users, arrays, warn)
+    return personalization.hand_out(testers, testers.users, arrays, warn, method.whole)
 
 
 def train_private(testers: UserGrid, users: list[str], collective: str, method: Method, log: RunLog) -> None:

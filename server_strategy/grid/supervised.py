@@ -11,7 +11,7 @@ from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from server_strategy.grid.nodes import RunError, request_of
+from server_strategy.grid.nodes import RunError, answered
 
 DIED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)  # an actor of a simulation; a device's process
 
@@ -59,21 +59,22 @@ class SupervisedGrid(Grid):
         """
         requests = list(messages)
         replies = self._exchange(requests, timeout) if requests else []
-        dead = [reply for reply in replies if reply.has_error() and reply.error.code in DIED]
+        by_request = dict(answered(replies, requests))
+        dead = {place: r for place, r in by_request.items() if r.has_error() and r.error.code in DIED}
         if not dead:
             return replies
         # Once more, by new messages, since Flower knows the old ones; their replies then answer the old ones.
         self._warn(f"{len(dead)} of {len(requests)} SuperNodes lost a process and are asked again")
         again, old_ids = [], []
-        for reply in dead:
-            request = requests[request_of(reply, requests)]
+        for place in dead:
+            request = requests[place]
             meta = request.metadata
             again.append(Message(request.content, dst_node_id=meta.dst_node_id, message_type=meta.message_type))
             old_ids.append(meta.message_id)
         new_replies = self._exchange(again, timeout)
-        for reply in new_replies:
-            reply.metadata.__dict__["_reply_to_message_id"] = old_ids[request_of(reply, again)]
-        return [reply for reply in replies if not any(reply is other for other in dead)] + new_replies
+        for place, reply in answered(new_replies, again):
+            reply.metadata.__dict__["_reply_to_message_id"] = old_ids[place]
+        return [reply for place, reply in by_request.items() if place not in dead] + new_replies
 
     def _exchange(self, requests: list[Message], timeout: float | None) -> list[Message]:
         left = max(0.0, self._ends - time.monotonic())

@@ -9,7 +9,6 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fed.communication import wire
 from fed.methods.method import Tensors
-from fed.privacy.tensor_files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Translation:
         """A strategy's arrays as they go on the wire."""
         return ArrayRecord({"edit": Array(wire.pack(self.from_record(arrays), self.wire_dtype))})
 
-    def fingerprint(self, arrays: ArrayRecord) -> str:
-        """The name of a strategy's arrays as the edit that users hold once it has travelled."""
-        return fingerprint(wire.unpack(self.down(arrays)["edit"].numpy(), self.shapes, self.wire_dtype))
+    def arrived(self, arrays: ArrayRecord) -> Tensors:
+        """A strategy's arrays as users read them once they have travelled."""
+        return wire.unpack(self.down(arrays)["edit"].numpy(), self.shapes, self.wire_dtype)
 
     def up(self, arrays: ArrayRecord) -> ArrayRecord:
         """Arrays off the wire as a strategy averages them."""

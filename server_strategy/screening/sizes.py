@@ -56,7 +56,7 @@ def sizes(edit: Edit, start: Edit) -> dict[str, float]:
     found = {}
     if {"R", "W", "b"} <= edit.keys() and {"R", "W", "b"} <= start.keys():
         found["map"] = _loreft(edit, start)
-    elif adapters := [name for name in edit if ".lora_A." in name]:
+    elif adapters := [name for name in edit if ".lora_A." in name and name.replace(".lora_A.", ".lora_B.") in edit]:
         found["map"] = _lora(edit, start, adapters)
     if all(edit[name].shape == start[name].shape for name in edit if name in start):
         found["entries"] = _root(sum(float((edit[name] - start[name]).square().sum()) for name in edit))

@@ -19,6 +19,7 @@ from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
 from fed.settings.methods import METHODS
 from server_strategy.grid.packing import by_user
+from server_strategy.grid.translation import Translation
 from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")
@@ -102,6 +103,7 @@ def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_befor
     corpus = open_corpus(run.data, get_task(run.task), seed=run.seed)
     node = Node(run, NodeConfig(part=0, parts=1), RUN_ID)
     tokenizer = node.base.tokenizer
+    translation = Translation(node.method.collective_shapes(), run.wire_dtype)
     seen = 0
     for direction, _, message in grid.seen:
         kind = message.metadata.message_type
@@ -119,7 +121,7 @@ def test_a_user_trains_on_its_own_rows_alone_and_not_on_those_of_the_users_befor
             assert [tokenizer.decode(row.completion, skip_special_tokens=True) for row in rows] == [
                 f" {text}" for text in mine
             ]
-            metrics = by_user(message.content)[place]["metrics"]
+            metrics = by_user(message.content, len(users), translation)[place]["metrics"]
             assert metrics["num-examples"] == len(mine)
             if kind != "train":
                 assert metrics["steps"] == run.stage2_epochs * math.ceil(len(mine) / run.batch_size)

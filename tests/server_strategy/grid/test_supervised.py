@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from simulation.in_process import InProcessGrid, simulated
 
 from server_strategy.grid import actors
-from server_strategy.grid.nodes import RunError, request_of
+from server_strategy.grid.nodes import RunError, answered
 from server_strategy.grid.supervised import SupervisedGrid
 
 
@@ -50,8 +50,8 @@ def ask(settings):
         grid = SupervisedGrid(inner, deadline=deadline, warn=warnings.append)
         messages = [Message(RecordDict(), dst_node_id=node, message_type="query.hello") for node in (1000, 1001)]
         replies = {
-            messages[request_of(reply, messages)].metadata.dst_node_id: reply
-            for reply in grid.send_and_receive(messages)
+            messages[place].metadata.dst_node_id: reply
+            for place, reply in answered(grid.send_and_receive(messages), messages)
         }
         return replies, inner, warnings
 
