@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fed.edits import easysteer_files, pyreft_files
+from fed.edits.loreft import EditShape
 from fed.edits.positions import Positions
 from fed.settings.rules import SAME, SettingsError, among, block_numbers
 
@@ -47,6 +48,8 @@ def stages(
     own = str(settings.get("stage2-positions", SAME))
     own = first if own == SAME else own
     found: list[Stage] = []
+    if "D" in collective:
+        collective = _with_its_R(collective, int(str(settings["seed"])))
     if collective and not (method == "fedreft" and private):
         found.append((_blocks(shared, collective), collective, first))
     if private and method in ("fedreft", "reft-cp"):
@@ -77,6 +80,14 @@ def write(
         pyreft_files.write(folder, bare, about)
     else:
         easysteer_files.write(folder, bare, [Positions.parse(positions) for _, _, positions in edits], about)
+
+
+def _with_its_R(collective: Mapping[str, Tensor], seed: int) -> Mapping[str, Tensor]:
+    """A collective edit that was federated without R, which is the seed's."""
+    from fed.methods.perfit import with_the_seeds_R  # here: an export needs no method otherwise
+
+    blocks, rank, hidden_size = collective["D"].shape
+    return with_the_seeds_R(dict(collective), EditShape(tuple(range(blocks)), rank, hidden_size), seed)
 
 
 def _blocks(numbers: tuple[int, ...] | None, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

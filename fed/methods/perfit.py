@@ -84,9 +84,7 @@ class PerFit(Method):
         if not self.frozen_rotation or "R" in collective:
             return collective
         assert self.collective
-        bank = EditBank.identity(self.collective, [generator(self.settings.seed, "collective")])
-        R = bank.tensors(0)["R"].to(collective["D"])
-        return {"R": R, "W": R + collective["D"], "b": collective["b"]}
+        return with_the_seeds_R(collective, self.collective, self.settings.seed)
 
     def _sent(self, edit: Tensors) -> Tensors:
         """What crosses the network of an edit whose R is frozen."""
@@ -157,6 +155,12 @@ class PerFitStage1(PerFit):
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
         self.private = None
+
+
+def with_the_seeds_R(collective: Tensors, shape: EditShape, seed: int) -> Tensors:
+    """The edit {"R", "W", "b"} of {"D", "b"}, whose R is drawn from the run's seed."""
+    R = EditBank.identity(shape, [generator(seed, "collective")]).tensors(0)["R"].to(collective["D"])
+    return {"R": R, "W": R + collective["D"], "b": collective["b"]}
 
 
 def exact_rows(settings: Settings, hidden_size: int) -> int:

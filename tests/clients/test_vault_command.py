@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from clients import vault as command
+from fed.base.skeleton import Skeleton
 from fed.edits.easysteer_files import apply_of
 from fed.edits.positions import Positions
+from fed.methods import make
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import read_tensors, save_tensors
 from fed.privacy.vault import NO_COLLECTIVE, Vault
@@ -268,6 +270,22 @@ def test_easysteer_edits_the_tokens_that_the_rule_names(rule, prompt):
 def test_the_first_tokens_exclusion_is_said_as_easysteer_says_it():
     expected = {"prompt": "all", "generation": "all", "exclude_prompt_positions": [0]}
     assert apply_of(Positions.parse("all-f1")) == expected
+
+
+def test_an_edit_that_was_federated_without_its_rotation_is_exported_with_the_seeds(capsys, settings, edits, tmp_path):
+    run_settings = settings(average="frozen-r", seed=4)
+    method = make(run_settings, Skeleton("tiny", 0, 32, 4, ()))
+    sent = {"D": edits[0]["W"] - edits[0]["R"], "b": edits[0]["b"]}
+    vault = Vault(tmp_path / "vault")
+    collective = vault.write_collective(sent)
+    vault.write("alice", edits[1], base="b" * 16, collective=collective, settings=run_settings.as_json())
+    code, _, err = run(capsys, "export", vault.root, "--format", "easysteer", "--to", tmp_path / "out")
+    assert code == 0, err
+    whole = method.whole(sent)
+    read = [(R, W, b) for _, R, W, b, _ in as_easysteer_reads(tmp_path / "out")]
+    for place in (0, 1):  # of each block stage 1, then stage 2
+        for name, tensor in zip(("R", "W", "b"), read[2 * place], strict=True):
+            assert torch.equal(tensor, whole[name][place])
 
 
 def test_a_runs_collective_edit_is_exported_from_its_folder(capsys, edits, tmp_path):
