@@ -218,6 +218,20 @@ def open_policy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_chat_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a chat template: `[user]…</s>[assistant]`."""
+    folder = tmp_path_factory.mktemp("tiny-chat-llama")
+    save_tiny(folder)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def settings_in(tiny_base: Path) -> Callable[..., Settings]:
     """settings_in(folder, rounds=2, …) -> Settings of a short LaMP_7 run on the tiny base; keys with `_` for `-`."""
     file = REPOSITORY / "sims" / "lamp7" / "pyproject.toml"

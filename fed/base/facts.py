@@ -14,11 +14,12 @@ from typing import Any
 
 from fed.atomic_write import write_text
 from fed.base import sources
+from fed.base.architecture.text_model import read_tokenizer
 from fed.base.device import choose_device, choose_dtype
 from fed.base.model import BaseModel, load
 from fed.base.skeleton import Skeleton, context_of, skeleton
 from fed.base.sources import BaseModelError
-from fed.base.tokens.chat_template import NO_TEMPLATE, TEMPLATE_FILES, ChatTemplate, ChatTemplateError
+from fed.base.tokens.chat_template import ChatTemplate
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,12 @@ def check_files(source: str, max_length: int, prompt_format: str) -> None:
     """The same by the files of the base at `source`, whose weights are not loaded."""
     folder = Path(sources.resolve(source)[1])
     check_length(max_length, context_of(_json(folder / "config.json")))
-    written = _json(folder / "tokenizer_config.json").get("chat_template")
-    if prompt_format == "chat" and not written and not any((folder / name).exists() for name in TEMPLATE_FILES):
-        raise ChatTemplateError(NO_TEMPLATE)
+    if prompt_format == "chat":
+        ChatTemplate.of(read_tokenizer(folder, source))
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    return dict(json.loads(file.read_text(encoding="utf-8-sig"))) if file.is_file() else {}
 
 
 def of(base: BaseModel) -> Facts:

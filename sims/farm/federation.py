@@ -20,7 +20,7 @@ from farm.farm import Farm
 from fed import strict_json
 from fed.atomic_write import write_text
 from fed.base import device as base_device
-from fed.base import sources
+from fed.base import facts, sources
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import get_task
 from fed.plain_text import plain
@@ -159,6 +159,7 @@ def run_devices(options: argparse.Namespace) -> Path:
     settings = settings_of(options.app, overrides)
     base_device.check(settings.device, settings.dtype)
     sources.check(settings.base_source)
+    facts.check_files(settings.base_source, settings.max_length, settings.prompt_format)
     corpus = open_corpus(settings.data_source, get_task(settings.task), seed=settings.seed)
     users = choose_users(corpus, options.devices)
     folder = options.folder or CHECKOUT / "runs" / "devices" / time.strftime("%Y%m%d-%H%M%S")

@@ -17,7 +17,6 @@ from clients.chat import Chat
 from clients.device.node_config import NodeConfig
 from clients.node import Node
 from fed.base import model as base_model
-from fed.base.random_base import save_tiny, tiny_tokenizer
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.vault import Vault
 from fed.prompts.profile import kept_text
@@ -92,20 +91,6 @@ def test_raw_takes_the_line_as_the_prompt_and_length_is_bounded(filled):
     assert len(chat.answer("abc", max_new_tokens=2)) <= 2  # one character a token
 
 
-@pytest.fixture
-def chat_base(tmp_path) -> Path:
-    """The tiny base with a chat template."""
-    folder = tmp_path / "chatty"
-    save_tiny(folder)
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def asked_by(chat: Chat, text: str, monkeypatch) -> tuple[int, ...]:
     """The tokens that a text is asked by."""
     questions = []
@@ -116,10 +101,10 @@ def asked_by(chat: Chat, text: str, monkeypatch) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("prompt_format", ["plain", "chat"])
 def test_a_text_is_worded_exactly_as_the_vaults_run_worded_it(
-    settings, chat_base, random_bank, monkeypatch, capsys, prompt_format
+    settings, tiny_chat_base, random_bank, monkeypatch, capsys, prompt_format
 ):
     run = settings(
-        base_model=str(chat_base), data="synthetic:1", dtype="float32", retrieved=2, profile=True, max_queries=2,
+        base_model=str(tiny_chat_base), data="synthetic:1", dtype="float32", retrieved=2, profile=True, max_queries=2,
         max_length=500, prompt_format=prompt_format,
     )  # fmt: skip
     node = Node(run, NodeConfig(0, 1), 7)

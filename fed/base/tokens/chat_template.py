@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 NO_TEMPLATE = (
     "prompt-format = 'chat' needs a base model with a chat template, and its tokenizer has none; give an "
     "instruction-tuned base-model or set prompt-format='plain'"
