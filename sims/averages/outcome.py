@@ -10,7 +10,7 @@ from exploration.figures import MARKERS, SERIES, Drawing, Table, grid, legend, n
 
 from averages.attacks import ATTACKS
 from averages.cells import SHARES
-from fed.statistics import paired_t
+from fed.statistics import holm, paired_t
 
 Results = Sequence[dict[str, Any]]
 AGAINST = "fedavg"  # what an average is held against
@@ -29,7 +29,8 @@ def of_drift(results: Results, epochs: int) -> dict[str, list[dict[str, Any]]]:
 def differences(results: Results) -> list[dict[str, Any]]:
     """Every average minus `AGAINST`, drift by drift, after the last round and over all rounds.
 
-    A user's difference is the mean over the seeds that both have; the interval is the 95 % t interval over users.
+    A user's difference is the mean over the seeds that both have; the interval is the 95 % t interval over users, p is
+    corrected (Holm) for all averages and drifts of the last round, or of all rounds.
     """
     rows = []
     for epochs in sorted({result["cell"]["epochs"] for result in results}):
@@ -57,6 +58,10 @@ def differences(results: Results) -> list[dict[str, Any]]:
                         "by_seed": by_seed.mean(1).tolist(),
                     }
                 )
+    for what in ("last round", "all rounds"):
+        family = [row for row in rows if row["of"] == what]
+        for row, p in zip(family, holm.corrected([row["p"] for row in family]), strict=True):
+            row["p"] = p
     return rows
 
 
@@ -91,7 +96,7 @@ def tables(results: Results) -> list[Table]:
         ]
         for row in differences(results)
     ]
-    head = ("average", "epochs", "after", f"minus {AGAINST}", "95 % over users", "p", "seed by seed")
+    head = ("average", "epochs", "after", f"minus {AGAINST}", "95 % over users", "p (Holm)", "seed by seed")
     return [*made, Table("Below zero: better", head, gaps)]
 
 
