@@ -42,7 +42,7 @@ from server_strategy.report.report import git_commit
 EXAMPLES = """examples:
   python sims/compare_averages.py --data ../shared/data --json runs/averages.json
   python sims/compare_averages.py --data ../shared/data --json runs/attackers.json --attackers
-  python sims/compare_averages.py --json runs/small.json -c 'stage1-users=4 max-items=4' --drifts 1 --seeds 0
+  python sims/compare_averages.py --json runs/tiny.json -c 'base-model="random:tiny" layers="1,2" stage1-lr=0.03'
 """
 # A few users, rows and late blocks: a cell is a minute on one core. -c says otherwise.
 SMALL: dict[str, Any] = {

@@ -17,6 +17,7 @@ from averages.attacks import lie, poisoned, triggered
 from fed import methods
 from fed.answering.reader import Question
 from fed.base import model as base_model
+from fed.base import random_base
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, tokenize
 from fed.lamp.cohorts import roster, stage1_pairs, test_pairs
@@ -50,7 +51,8 @@ class Federation:
         s, task = settings, get_task(settings.task)
         corpus = open_corpus(s.data_source, task, seed=s.seed)
         users = roster(corpus, cohorts=s.cohorts, stage1_users=s.stage1_users, stage2_users=s.stage2_users)
-        base = base_model.load(s.base_source, device=s.device, dtype=s.dtype)
+        load = random_base.load if s.base_model.startswith(random_base.PREFIX) else base_model.load
+        base = load(s.base_source, device=s.device, dtype=s.dtype)
         train, test = {}, {}
         for user in users.stage1:
             pairs = stage1_pairs(task, corpus.user(user), cohorts=s.cohorts, max_items=s.max_items)

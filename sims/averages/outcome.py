@@ -14,6 +14,7 @@ from fed.statistics import holm, paired_t
 
 Results = Sequence[dict[str, Any]]
 AGAINST = "fedavg"  # what an average is held against
+SPANS = {"round 1": slice(1), "last round": slice(-1, None), "all rounds": slice(None)}
 
 
 def of_drift(results: Results, epochs: int) -> dict[str, list[dict[str, Any]]]:
@@ -27,10 +28,10 @@ def of_drift(results: Results, epochs: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def differences(results: Results) -> list[dict[str, Any]]:
-    """Every average minus `AGAINST`, drift by drift, after the last round and over all rounds.
+    """Every average minus `AGAINST`, drift by drift, after the first round, the last one, and over all rounds.
 
     A user's difference is the mean over the seeds that both have; the interval is the 95 % t interval over users, p is
-    corrected (Holm) for all averages and drifts of the last round, or of all rounds.
+    corrected (Holm) for all averages and drifts after as many rounds.
     """
     rows = []
     for epochs in sorted({result["cell"]["epochs"] for result in results}):
@@ -40,7 +41,7 @@ def differences(results: Results) -> list[dict[str, Any]]:
             pairs = [(one, against[one["cell"]["seed"]]) for one in own if one["cell"]["seed"] in against]
             if average == AGAINST or not pairs:
                 continue
-            for what in ("last round", "all rounds"):
+            for what in SPANS:
                 by_seed = np.array([_of_users(one, what) - _of_users(other, what) for one, other in pairs])
                 users = by_seed.mean(0)
                 low, high = paired_t.interval(users) if len(users) > 1 else (None, None)
@@ -58,7 +59,7 @@ def differences(results: Results) -> list[dict[str, Any]]:
                         "by_seed": by_seed.mean(1).tolist(),
                     }
                 )
-    for what in ("last round", "all rounds"):
+    for what in SPANS:
         family = [row for row in rows if row["of"] == what]
         for row, p in zip(family, holm.corrected([row["p"] for row in family]), strict=True):
             row["p"] = p
@@ -67,7 +68,7 @@ def differences(results: Results) -> list[dict[str, Any]]:
 
 def _of_users(result: dict[str, Any], what: str) -> Any:
     """Loss per token of each test user, sorted by id."""
-    rounds = result["rounds"][-1:] if what == "last round" else result["rounds"]
+    rounds = result["rounds"][SPANS[what]]
     return np.array([[n / t for _, (n, t) in sorted(one["users"].items())] for one in rounds]).mean(0)
 
 
