@@ -127,26 +127,25 @@ def drawing(results: Results, of: str) -> Drawing:
 
 
 def attack_tables(results: Results) -> list[Table]:
-    """The loss after the last round of every average under every attack; then how likely the backdoor's answer is."""
-    columns = [("", 0.0), *((attack, share) for attack in ATTACKS for share in SHARES)]
+    """A table an attack: the loss after the last round of every average by the share of users who lie.
+
+    That of the backdoor has the loss of the attacker's answer behind the trigger too.
+    """
     names = list(dict.fromkeys(result["cell"]["average"] for result in results))
     by_cell = {(r["cell"]["average"], r["cell"]["attack"], r["cell"]["share"]): r for r in results}
 
-    def shown(average: str, attack: str, share: float, key: str) -> str:
+    def shown(average: str, attack: str, share: float, key: str = "loss") -> str:
         result = by_cell.get((average, attack, share))
         if result is None:
             return ""
         return "refused" if "refused" in result else f"{result['rounds'][-1][key]:.3f}"
 
-    head = ("average", *(f"{attack} {share:.0%}" if attack else "honest" for attack, share in columns))
-    losses = [[name, *(shown(name, *column, "loss") for column in columns)] for name in names]
-    doors = [column for column in columns if column[0] == "backdoor"]
-    targets = [[name, *(shown(name, *column, "backdoor") for column in doors)] for name in names]
-    return [
-        Table("Loss per token after the last round, by attack and share of users who lie", head, losses),
-        Table(
-            "Loss per token of the attacker's answer behind the trigger (low: the backdoor is in)",
-            ("average", *(f"{share:.0%}" for _, share in doors)),
-            targets,
-        ),
-    ]
+    made = []
+    for attack in ATTACKS:
+        head = ["average", "honest", *(f"{share:.0%}" for share in SHARES)]
+        rows = [[name, shown(name, "", 0.0), *(shown(name, attack, share) for share in SHARES)] for name in names]
+        if attack == "backdoor":
+            head += [f"answer, {share:.0%}" for share in SHARES]
+            rows = [[*row, *(shown(row[0], attack, share, attack) for share in SHARES)] for row in rows]
+        made.append(Table(f"Loss per token after the last round, {attack}, by share of users who lie", head, rows))
+    return made
