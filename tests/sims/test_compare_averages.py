@@ -62,8 +62,9 @@ def test_with_attackers_every_average_meets_every_attack_and_too_many_are_refuse
     assert "rounds" in cells["bulyan", "scaling", 0.1]  # one of seven
     assert "attackers=2 needs at least" in cells["bulyan", "scaling", 0.3]["refused"]
     assert "backdoor" in cells["svd", "backdoor", 0.1]["rounds"][0]
-    honest, attacked = (cells["krum", *which]["rounds"][0]["loss"] for which in (("", 0.0), ("scaling", 0.3)))
-    assert attacked == pytest.approx(honest, abs=0.02)
+    # Krum knows how many lie: whatever they send, it takes the same honest user.
+    far, noisy = (cells["krum", attack, 0.3]["rounds"][0]["loss"] for attack in ("scaling", "noise"))
+    assert far == noisy
     assert cells["svd", "scaling", 0.3]["rounds"][0]["loss"] != cells["svd", "", 0.0]["rounds"][0]["loss"]
     assert "refused" in ended.out
 
