@@ -63,6 +63,12 @@ def statistics(
     return {"count": float(len(pairs)), **sums}
 
 
+def rouge_of(task: Task, rouge_tokenizer: str) -> tuple[str, ...]:
+    """The names of a generation task's sums besides "count", LaMP's own beside another tokenizer's."""
+    beside = () if rouge_tokenizer == "lamp" else tuple(f"{metric}{OWN}" for metric in task.metrics)
+    return (*task.metrics, *beside)
+
+
 def merge(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The statistics of several sets of answers taken together; in any order the same, bit for bit."""
     columns: dict[str, list[float]] = {}

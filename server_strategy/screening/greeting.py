@@ -22,6 +22,7 @@ MOST_USERS = 100_000  # on a simulated node
 MOST_ROWS = 1_000_000  # of a user, and queries
 MOST_TEXT = 16 << 20  # characters of the list of users
 MOST_LINEARS = 20_000
+MOST_LEFT_OUT = 20  # features that a base's cache cannot serve
 MOST_WIDTH = 1 << 24  # inputs or outputs of a Linear: vocabularies have fewer
 NODE_FIELDS = ("part", "parts", "users", "base", "linears")
 BASE_FIELDS = ("name", "parameters", "hidden_size", "layers", "dtype", "device", "fingerprint")
@@ -110,7 +111,7 @@ def _users(text: object, settings: Settings, most: int) -> tuple[dict[str, int],
 
 
 def _base(text: object) -> dict[str, Any]:
-    base = fields(parsed(text, "base", 20 * MOST_CHARACTERS), "base", BASE_FIELDS)
+    base = fields(parsed(text, "base", 20 * MOST_CHARACTERS), "base", BASE_FIELDS, ["left_out"])
     layers = whole(base["layers"], "the base model's layers", 1, 4096)
     hidden = whole(base["hidden_size"], "the base model's hidden_size", 1, 1 << 17)
     whole(base["parameters"], "the base model's parameters", layers * hidden, 10**13)
@@ -119,7 +120,16 @@ def _base(text: object) -> dict[str, Any]:
     name(base["device"], "the base model's device")
     name(base["name"], "the base model's name")
     hexadecimal(base["fingerprint"], "the base model's fingerprint")
+    if "left_out" in base:
+        lines = table([[line] for line in _list(base["left_out"])], "left_out", MOST_LEFT_OUT, 1)
+        base = {**base, "left_out": [name(line, "what the base model goes without") for (line,) in lines]}
     return dict(base)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise Breach("what the base model goes without must be a list", shown(value))
+    return value
 
 
 def _linears(text: object) -> tuple[tuple[str, int, int], ...]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fed.answering.evaluation import ARMS
+from fed.lamp.metrics import rouge_of
 from fed.lamp.tasks import Task
 from fed.settings.settings import Settings
 from server_strategy.screening.breach import Breach, shown
@@ -145,7 +146,9 @@ class Screen:
         elif task.kind == "rating":
             limits |= {"absolute": math.inf, "squared": math.inf}
         else:
-            limits |= dict.fromkeys([*task.metrics, "cut_golds", "reachable_rougeL"], float(queries))
+            limits |= dict.fromkeys(
+                [*rouge_of(task, self.settings.rouge_tokenizer), "cut_golds", "reachable_rougeL"], float(queries)
+            )
         return limits
 
     def _most(self, rows: int) -> int:

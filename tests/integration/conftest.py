@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,20 @@ def on_one_node(settings_in, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def talkative_base(tiny_base, tmp_path_factory) -> str:
-    """A copy of the tiny base that never ends a text, so that it writes profiles and wordings."""
-    folder = tmp_path_factory.mktemp("talkative") / "base"
+def roomy_base(tiny_base, tmp_path_factory) -> str:
+    """A copy of the tiny base that reads twice as long rows, for whole texts before a prompt."""
+    folder = tmp_path_factory.mktemp("roomy") / "base"
     shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def talkative_base(roomy_base, tmp_path_factory) -> str:
+    """A copy of that base that never ends a text, so that it writes profiles and wordings."""
+    folder = tmp_path_factory.mktemp("talkative") / "base"
+    shutil.copytree(roomy_base, folder)
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"][0] = 0
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -134,10 +134,12 @@ def losses(report, arm="base"):
 
 
 @pytest.mark.parametrize("method", ["rag", "perfit"])
-def test_retrieved_items_stand_before_the_rows_of_any_method(settings, tmp_path, method):
+def test_retrieved_items_stand_before_the_rows_of_any_method(settings, roomy_base, tmp_path, method):
     def run(**changes):
         name = "-".join(str(v) for v in changes.values()) or "plain"
-        short = settings(max_new_tokens=0, max_length=1024, output_dir=str(tmp_path / name), **changes)
+        short = settings(
+            max_new_tokens=0, max_length=1024, base_model=roomy_base, output_dir=str(tmp_path / name), **changes
+        )
         return federate(short, 2)[0]
 
     plain, one = run(method="non-personalized"), run(method=method, retrieved=1)
@@ -171,3 +173,11 @@ def test_profiles_stay_in_their_users_folders_and_change_the_rows(settings, tmp_
         assert not any(text[:20] in said for text in texts)
     assert report["settings"]["profile"] is True
     assert all(a != b for a, b in zip(losses(plain), losses(report), strict=True))
+
+
+def test_words_of_any_script_are_counted_beside_lamps_own_and_reach_the_report(settings):
+    report, _, _ = federate(settings(rouge_tokenizer="unicode"), 2)
+    for scores in report["arms"].values():
+        assert {"rouge1", "rougeL", "rouge1_lamp", "rougeL_lamp"} <= set(scores)
+        assert scores["rougeL"] == pytest.approx(scores["rougeL_lamp"])  # the tiny base writes ASCII
+    assert report["errors"] == []
