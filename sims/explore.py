@@ -44,7 +44,8 @@ def parser() -> Parser:
     p = options_of(__doc__, EXAMPLES)
     commands = p.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, module in COMMANDS.items():
-        one = commands.add_parser(name, help=module.SUMMARY, description=module.__doc__)
+        summary, description = module.SUMMARY.replace("%", "%%"), (module.__doc__ or "").replace("%", "%%")
+        one = commands.add_parser(name, help=summary, description=description)
         options.add(one)
         module.add_options(one)
     report = commands.add_parser("report", help=page.SUMMARY, description=page.__doc__)

@@ -55,7 +55,12 @@ def _norm_like(norm: nn.Module) -> nn.RMSNorm:
 # Files whose tests share a fixture that starts processes: with two workers of pytest, one worker takes all of them.
 TOGETHER = {
     "flower_run": ("sims/test_run.py", "sims/simulation/test_in_process.py", "sims/test_bench_scale.py"),
-    "kept_worker": ("sims/test_compare_methods.py", "sims/test_compare_comm.py", "sims/test_search.py"),
+    "kept_worker": (
+        "sims/test_compare_methods.py",
+        "sims/test_compare_comm.py",
+        "sims/test_explore_sweeps.py",
+        "sims/test_search.py",
+    ),
 }
 
 

@@ -87,6 +87,10 @@ def measure(options: argparse.Namespace, report: Report, console: Console) -> No
         )
     report["notes"].append(
         "Measured: one seed, the same users, rows and steps for all; rates by method: "
-        + ", ".join(f"{m} {r['stage1-lr']:g} and {r['stage2-lr']:g}" for m, r in comm_measured.RATES.items())
+        + ", ".join(f"{run['method']} {_rates(run['report']['settings'])}" for run in runs)
         + ". Stage 2 of every method put 0 array bytes on the wire."
     )
+
+
+def _rates(settings: dict[str, Any]) -> str:
+    return f"{settings['stage1-lr']:g} and {settings['stage2-lr']:g}"

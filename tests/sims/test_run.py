@@ -94,7 +94,7 @@ def test_a_run_whose_server_raises_exits_non_zero_with_one_line(short_run, tmp_p
         ("rounds=0", "rounds must be at least 1, got 0"),
         ('rounds="two"', "rounds must be a whole number, got 'two'"),
         ("no-such-key=1", "no key 'no-such-key'"),
-        ('average="median"', "average must be one of"),
+        ('average="mean"', "average must be one of"),
         ('base-model="/nowhere/model.gguf"', "base-model GGUF file must exist"),
         ("rounds", "key=value"),
         ("/nowhere/real.toml", "readable TOML file"),

@@ -33,7 +33,13 @@ def settings(method: str, **changes: object) -> Settings:
 def test_without_peft_the_lora_methods_alone_are_refused(monkeypatch):
     assert [method for method in METHODS if refused(settings(method))] == []
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert [method for method in METHODS if refused(settings(method))] == ["lora-c", "lora-p", "oppu"]
+    assert [method for method in METHODS if refused(settings(method))] == [
+        "lora-c",
+        "lora-p",
+        "oppu",
+        "ffa-lora",
+        "fedsa-lora",
+    ]
 
 
 @pytest.mark.parametrize("library", ["pyreft", "pyvene"])
