@@ -57,12 +57,20 @@ def measure(options: argparse.Namespace, report: Report, console: Console) -> No
     Raises:
         ValueError: a run failed, or a measured payload is not the analytic one.
     """
+    if options.out:
+        _measured_in(options.out / "cells", options, report, console)
+        return
+    with tempfile.TemporaryDirectory(prefix="compare-comm-") as scratch:  # nobody asked to keep the runs
+        _measured_in(Path(scratch), options, report, console)
+
+
+def _measured_in(root: Path, options: argparse.Namespace, report: Report, console: Console) -> None:
     # The runs. A method's messages are its own, so none is taken from another whose stage 1 it is.
     source = comm_measured.source_of(options.data)
     cells = comm_measured.cells_of(source, wire_dtype=options.wire_dtype, seed=options.seed, changes=device_of(options))
-    root = options.out / "cells" if options.out else Path(tempfile.mkdtemp(prefix="compare-comm-"))
     reports, lost = run_cells(cells, root, console, jobs=options.jobs, runtime=options.runtime, share_stage1=False)
-    console.print(f"runs: {root}", highlight=False, markup=False)
+    if options.out:
+        console.print(f"runs: {root}", highlight=False, markup=False)
     for failed in lost.values():
         raise ValueError(failed)
     runs = [comm_measured.measured(r, cell.run_folder(root) / "bytes.csv") for cell, r in reports.items()]

@@ -59,6 +59,7 @@ def test_pyreft_and_ours_on_the_real_base(
     assert ours[-1] < 0.95 * ours[0]
 
 
+@pytest.mark.nightly
 def test_a_users_training_does_not_depend_on_whose_rows_share_its_batches(rows: list[Row]) -> None:
     """Bit for bit, in the machine's own dtype: alone, with others, under another token budget.
 

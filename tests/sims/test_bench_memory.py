@@ -31,6 +31,7 @@ def test_pages_of_a_file_are_counted_and_those_of_its_neighbours_are_not(script,
     assert bench.mapped(2**30, None) == {"Rss": 0, "Pss": 0, "Private_Dirty": 0}  # no such process
 
 
+@pytest.mark.nightly
 def test_two_processes_and_a_message_of_many_users(command, tmp_path, tiny_base):
     file = tmp_path / "memory.json"
     few = ("--parts", "base,stage2", "--users", "70", "--dtype", "float32", "--base-model", tiny_base)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 
+@pytest.mark.nightly
 def test_the_parts_of_a_restart_add_up_and_only_training_loads_the_base(command, tiny_base, tmp_path):
     few = ("--base-model", tiny_base, "--repeats", "1", "--json", tmp_path / "found.json")
     ended = command("bench_restart", *few)

@@ -11,13 +11,13 @@ TINY = 'layers="1,2" stage1-rank=2 stage1-users=7 stage2-users=3 max-items=2 max
 
 
 @pytest.fixture
-def compare(command, tmp_path):
+def compare(command, tiny_base, tmp_path):
     """compare("--seeds", "0") -> (how it ended, the content of its file); every call has the same file."""
     file = tmp_path / "deep" / "averages.json"
 
     def run(*arguments):
         options = ("--rounds", 2, "--drifts", "1", *arguments)
-        ended = command("compare_averages", "--json", file, "-c", TINY, *options)
+        ended = command("compare_averages", "--json", file, "-c", f'base-model="{tiny_base}" {TINY}', *options)
         return ended, json.loads(file.read_text()) if file.exists() else None
 
     return run

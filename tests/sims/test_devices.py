@@ -80,10 +80,12 @@ class Plain:
     done: subprocess.CompletedProcess[str]
 
 
-LARGER = (3, 2)
+SMALLEST, LARGER = (2, 1), (3, 2)  # devices, rounds
 
 
-@pytest.fixture(scope="module", params=[(2, 1), pytest.param(LARGER, marks=pytest.mark.nightly)], ids=str)
+@pytest.fixture(
+    scope="module", params=[pytest.param(size, marks=pytest.mark.nightly) for size in (SMALLEST, LARGER)], ids=str
+)
 def plain_run(request, tiny_base, folder) -> Plain:
     """`python sims/devices.py` with so many devices and rounds."""
     devices, rounds = request.param

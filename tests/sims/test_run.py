@@ -80,6 +80,7 @@ def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond
     assert 0 < time.time() - clock.command_began() < 3600
 
 
+@pytest.mark.nightly
 def test_a_run_whose_server_raises_exits_non_zero_with_one_line(short_run, tmp_path):
     done = sims_run("-c", apps.words(short_run(tmp_path, layers="1,9")))
     assert done.returncode != 0

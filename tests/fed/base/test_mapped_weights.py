@@ -183,6 +183,7 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing_behind(folder_of, tmp_path
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_processes_that_convert_at_one_time_end_with_one_whole_copy(folder_of, tmp_path):
     program = (
         "import sys, torch; from pathlib import Path; from fed.base import mapped_weights; mapped_weights.SMALLEST = 0;"

@@ -51,6 +51,7 @@ def test_a_pooled_run_in_one_process_equals_one_on_flower_and_ray_bit_for_bit(sh
     assert any(line.startswith("stage 1: pooled") for line in heard) and len(content(ours)[0]["rounds"]) == 1
 
 
+@pytest.mark.nightly
 def test_one_process_runs_app_after_app_as_any_other_would_and_outlives_a_run_that_fails(short_run, tmp_path):
     heard = []
     with worker(1) as process:
