@@ -84,7 +84,9 @@ SMALLEST, LARGER = (2, 1), (3, 2)  # devices, rounds
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(size, marks=pytest.mark.nightly) for size in (SMALLEST, LARGER)], ids=str
+    scope="module",
+    params=[pytest.param(size, marks=pytest.mark.nightly) for size in (SMALLEST, LARGER)],
+    ids=lambda size: "{}x{}".format(*size),
 )
 def plain_run(request, tiny_base, folder) -> Plain:
     """`python sims/devices.py` with so many devices and rounds."""
