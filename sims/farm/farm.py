@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from simulation.processes import end, offspring
 from simulation.superlink import flwr_json, free_port, wait_for_port
 
 from farm.counting_proxy import CountingProxy
+from farm.database import forget_deleted
 from farm.device import CONNECTED, Device
 from farm.keys import make_device_key, make_server_keys
 from farm.network_namespaces import SERVER, Namespaces
@@ -198,6 +200,9 @@ class Farm:
             for device in self.devices.values():
                 device.proxy.__exit__()
                 device.process = None
+            if self.superlink is not None:
+                with suppress(sqlite3.Error):  # of a SuperLink that never came up
+                    forget_deleted(self.server / "state.db")
             self.superlink = None
         finally:
             if self.namespaces:
