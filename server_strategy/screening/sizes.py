@@ -39,8 +39,9 @@ def outside(edits: Sequence[Edit], start: Edit, bound: float) -> dict[int, str]:
         values = [of_user[kind] for of_user in of_users]
         middle = statistics.median(values)
         for place, value in enumerate(values):
-            if middle and not value <= bound * middle:  # an infinite size is in no bound
-                times = f"{value / middle:.3g}" if math.isfinite(middle) else "infinitely many"
+            # An infinite size is in no bound, and where most changed nothing, so is any change.
+            if not value <= bound * middle:
+                times = f"{value / middle:.3g}" if middle and math.isfinite(middle) else "infinitely many"
                 reasons.setdefault(
                     place,
                     f"an edit's change ({kind}) must be at most norm-bound = {bound:g} times the round's median, "

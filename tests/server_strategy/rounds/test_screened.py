@@ -116,3 +116,10 @@ def test_a_method_that_keeps_own_edits_never_keeps_one_that_was_left_out(rounds_
     ran.mean([edits[0], edits[1], {n: t * 1e3 for n, t in edits[2].items()}, edits[3]])
     assert isinstance(ran.strategy._steps[0], Screened)
     assert set(ran.strategy._steps[1]._latest) == {1, 2, 4}
+
+
+def test_where_most_changed_nothing_no_change_of_the_others_is_in_bound(edits):
+    start, moved = edits[0], edits[1]
+    reasons = outside([start, start, start, moved], start, bound=10)
+    assert list(reasons) == [3] and "infinitely many times" in reasons[3]
+    assert outside([start, moved], start, bound=10) == {} and outside([start] * 3, start, bound=10) == {}
