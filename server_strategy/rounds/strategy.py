@@ -113,18 +113,15 @@ class CollectiveStrategy(Strategy):
             )
         # Steps.
         replies_to_average = valid_replies
+        self._check_enough(server_round, valid_replies, len(all_replies))
         for step in self._steps:
             replies_to_average = step.after_replies(self._round, replies_to_average)
-        if not replies_to_average:
-            raise RunError(
-                f"round {server_round}: a reply must be left to average, and the steps left none of "
-                f"{len(valid_replies)}; loosen what they leave out"
-            )
-        if len(replies_to_average) < self._min_replies:
-            raise TooFewReplies(
-                f"round {server_round}: min-replies = {self._min_replies} users' replies must be left to average, got "
-                f"{len(replies_to_average)} of {len(all_replies)}; lower min-replies, or have more users take part"
-            )
+            if not replies_to_average:
+                raise RunError(
+                    f"round {server_round}: a reply must be left to average, and the steps left none of "
+                    f"{len(valid_replies)}; loosen what they leave out"
+                )
+            self._check_enough(server_round, replies_to_average, len(all_replies))
         # Average.
         weights = [number_of(reply, "num-examples") for reply in replies_to_average]
         loss = mean_loss(replies_to_average, weights)
@@ -156,6 +153,14 @@ class CollectiveStrategy(Strategy):
             }
         )
         return arrays, metrics
+
+    def _check_enough(self, number: int, replies: Sequence[Message], asked: int) -> None:
+        """Before each step, so that none keeps a reply of a round that is repeated. Raises TooFewReplies."""
+        if len(replies) < self._min_replies:
+            raise TooFewReplies(
+                f"round {number}: min-replies = {self._min_replies} users' replies must be left to average, got "
+                f"{len(replies)} of {asked}; lower min-replies, or have more users take part"
+            )
 
     def _mean_reply(self, current: Round, replies: list[Message], weights: list[float], loss: float | None) -> Message:
         """One reply, as if of one user, that holds the method's mean of the users' edits."""

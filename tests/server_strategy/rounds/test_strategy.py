@@ -10,6 +10,7 @@ from fed.averages.entrywise import fedavg
 from fed.averages.svd import svd_mean
 from server_strategy.grid.nodes import RunError
 from server_strategy.rounds.step import Step
+from server_strategy.rounds.strategy import TooFewReplies
 
 AVERAGES = {"svd": svd_mean, "fedavg": lambda edits, weights, _: fedavg(edits, weights)}
 
@@ -144,6 +145,16 @@ def test_a_round_needs_min_replies_left_after_the_steps_and_ends_the_run_with_fe
     with pytest.raises(RunError, match="round 2: min-replies = 3 users' replies must be left to average, got 2 of 4"):
         enough.mean([edits[0], None, None, edits[3]], 2)
     assert len(enough.rows) == 1
+
+
+@pytest.mark.parametrize("missing", ["failed", "screened out"])
+def test_no_step_keeps_a_reply_of_a_round_that_has_too_few_and_is_repeated(rounds_of, edits, missing):
+    ran = rounds_of("fedavg", "svd", method="fedreft", min_replies=4)
+    edits[2] = None if missing == "failed" else {name: tensor * 1e3 for name, tensor in edits[2].items()}
+    with pytest.raises(TooFewReplies, match="got 3 of 4"):
+        ran.mean(edits)
+    messages = ran.messages()  # as of a first round: what users sent in vain is in nobody's edit
+    assert all(message.content["arrays"] is messages[0].content["arrays"] for message in messages)
 
 
 def test_a_mean_that_is_not_finite_ends_the_run_and_no_round_is_recorded(rounds, edits):
