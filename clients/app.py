@@ -79,7 +79,8 @@ def stage1(message: Message, node: Node) -> RecordDict:
         # What each user sends, or why it sends nothing.
         for place, trained in zip(portion, trained_users, strict=True):
             if trained.result.error:
-                host.put_error(reply, place, trained.result.error)
+                problem = host.TrainingError(trained.result.error)
+                host.put_failure(reply, place, problem, device=not node.is_simulated)
                 continue
             examples = trained.result.rows // node.settings.local_epochs
             with host.failing_alone(reply, place, device=not node.is_simulated):
@@ -111,7 +112,7 @@ def pooled(message: Message, node: Node) -> RecordDict:
     )
     reply = RecordDict()
     if trained.result.error:
-        host.put_error(reply, 0, trained.result.error)
+        host.put_failure(reply, 0, host.TrainingError(trained.result.error), device=not node.is_simulated)
         return reply
     host.put_tensors(reply, 0, trained.tensors, method, node.settings)
     numbers = {"users": len(users), "num-examples": len(rows), "train-loss": trained.result.mean_loss}
@@ -157,7 +158,8 @@ def stage2(message: Message, node: Node) -> RecordDict:
             if place in done:
                 continue
             if trained.result.error:
-                host.put_error(reply, place, trained.result.error)
+                problem = host.TrainingError(trained.result.error)
+                host.put_failure(reply, place, problem, device=not node.is_simulated)
                 continue
             epochs = trained.result.epoch_losses(node.settings.stage2_epochs)
             numbers = {"num-examples": len(rows.rows), "steps": trained.result.steps}

@@ -40,6 +40,16 @@ _RULES: dict[type[Exception], str] = {
 }
 
 
+class TrainingError(ValueError):
+    """A user's training did not stay finite.
+
+    Attributes:
+        public: the rule without the step or the loss, for the server's eyes.
+    """
+
+    public = "the training must stay finite; the device's own log has the rest"
+
+
 def users_of(message: Message) -> list[str]:
     """The user ids that the message is for, in the order of the reply."""
     return [str(user) for user in json.loads(str(message.content.config_records["host"]["users"]))]

@@ -1,6 +1,7 @@
 """The one place through which every message of a device passes, before anything of the user's is read, and out again.
 
-    admit      the run's settings, its base model, the edits that the message brings or names, then the journal
+    admit      whom the message is for, the run's settings, its base model, the edits that the message brings or names,
+               then the journal
     let_out    a reply of the numbers that `fed.policy.leaving` lists, each as the policy lets it out
 
 The rules are the device's own (`fed.policy`): node config `policy`, strict where there is none. Simulated
@@ -17,7 +18,7 @@ from functools import cached_property
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.device.node_config import NodeConfig
-from clients.messages import put_error, tensors_in
+from clients.messages import put_error, tensors_in, users_of
 from fed import methods
 from fed.base import facts as base_facts
 from fed.base.facts import Facts
@@ -26,6 +27,7 @@ from fed.policy import leaving
 from fed.policy.edit_rules import check_edit
 from fed.policy.hidden_norms import hidden_norms
 from fed.policy.journal import Journal
+from fed.policy.policy import PolicyError
 from fed.policy.run_rules import check_base, check_settings, check_source
 from fed.privacy.vault import Vault
 from fed.settings.settings import Settings
@@ -55,6 +57,9 @@ class Protection:
         if self._policy.open:
             return
         config = self._config
+        # A user named twice would be answered twice: several edits tried, and one message counted.
+        if "host" in message.content.config_records and users_of(message) != [config.user_id]:
+            raise PolicyError("a message must be for the device's own user, named once")
         own_history, own_base = config.history is not None, config.base_model is not None
         check_settings(self._policy, self._settings, own_history=own_history, own_base=own_base)
         check_base(self._policy, self._settings, self._facts)
@@ -97,7 +102,9 @@ class Protection:
         for key, config in reply.config_records.items():
             place, _, name = key.rpartition("/")
             if name == "error":
-                put_error(left, int(place), "the training must stay finite; the device's own log has the rest")
+                put_error(
+                    left, int(place), str(config["reason"])
+                )  # a bare rule: a device's `put_failure` writes no more
                 continue
             fields = {field: value for field, value in config.items() if leaving.leaving_of(kind, f"{name}/{field}")}
             if "users" in fields:

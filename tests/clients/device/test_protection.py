@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -13,7 +14,8 @@ from clients.device.node_config import NodeConfig, NodeConfigError
 from fed.communication import wire
 from fed.policy.policy import OPEN, STRICT
 from fed.privacy.vault import Vault
-from tests.integration.test_extraction import direction
+from fed.training.train import _Update
+from tests.integration.test_extraction import direction, texts
 
 KINDS = ("query.hello", "train", "query.adopt", "train.personalize", "evaluate")
 WITHIN = {"max_items": 8, "max_queries": 0, "cohorts": "all", "layers": "3", "stage1_rank": 4}
@@ -30,10 +32,10 @@ def device(tiny_base, tmp_path) -> dict[str, str]:
     }
 
 
-def ask(device, settings, kind, *, run=7, edit=None, array=None, collective="none") -> Message:
+def ask(device, settings, kind, *, run=7, edit=None, array=None, collective="none", users=("alice",)) -> Message:
     content = RecordDict(
         {
-            "host": ConfigRecord({"users": json.dumps(["alice"])}),
+            "host": ConfigRecord({"users": json.dumps(users)}),
             "config": ConfigRecord({"server-round": 1, "collective": collective}),
         }
     )
@@ -78,6 +80,43 @@ def test_an_edit_of_the_vault_that_an_earlier_policy_let_in_is_refused_too(devic
     name = Vault(tmp_path / "vault").write_collective(direction(0, (1.0,), strength=1e6))
     reply = ask(device, settings(**WITHIN), kind, collective=name)
     assert reply.error.reason.startswith("policy: a collective edit's |b| must be at most 0.25")
+
+
+@pytest.mark.parametrize("users", [("alice", "alice"), ("alice", "bob"), ("bob",), ()])
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_message_is_for_the_device_s_own_user_once_so_that_it_is_answered_once(device, settings, kind, users):
+    reply = ask(device, settings(**WITHIN | {"method": "fedreft"}), kind, users=users)
+    assert reply.error.reason == "policy: a message must be for the device's own user, named once"
+    assert "history" in ask(device, settings(**WITHIN | {"method": "fedreft"}), kind).error.reason
+
+
+def full(*_arguments, **_words):
+    raise OSError(errno.ENOSPC, "No space left on device", "/home/alice/vault")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "instead", "rule", "in_the_log"),
+    [
+        (
+            _Update,
+            "is_finite",
+            lambda *_: False,
+            "the training must stay finite",
+            "rate of 0.005 is too large",
+        ),
+        (Vault, "write", full, "the device must be able to read and write its own files", "/home/alice/vault"),
+    ],
+)
+def test_what_failed_of_a_user_is_its_bare_rule_at_the_server_and_all_of_it_in_the_log(
+    device, settings, tmp_path, monkeypatch, capfd, kind, name, instead, rule, in_the_log
+):
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(8, 0)))
+    device["history"] = str(tmp_path / "history.jsonl")
+    monkeypatch.setattr(kind, name, instead)
+    run = settings(**WITHIN | {"method": "reft-p", "batch_size": 4, "stage2_lr": 0.005})
+    reply = ask(device, run, "train.personalize")
+    assert reply.content["0/error"]["reason"] == f"{rule}; the device's own log has the rest"
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ") and in_the_log in line]
 
 
 def test_a_run_that_changes_its_settings_is_refused_and_another_run_is_not(device, settings):
