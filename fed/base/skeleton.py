@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fed.base.architecture import text_model
+from fed.base.files.refusal import reason
 
 # name: (model_type, hidden, MLP, blocks, heads, key/value heads, vocabulary, whether embeddings are tied)
 _SHAPES: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
@@ -122,9 +123,8 @@ def skeleton(source: str) -> Skeleton:
         return Skeleton.of(name, model)
     except SkeletonError:
         raise
-    except Exception as error:  # a stranger's configuration can fail in any way
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise SkeletonError(f"model {source!r} is no causal LM that transformers can build: {reason}") from error
+    except Exception as error:
+        raise SkeletonError(f"model {source!r} is no causal LM that transformers can build: {reason(error)}") from error
 
 
 def _folder(source: str) -> str:

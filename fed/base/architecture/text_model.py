@@ -22,11 +22,10 @@ from torch import nn
 from fed.atomic_write import write_text
 from fed.base.files.cache import cache_home
 from fed.base.files.quiet import quiet
-from fed.base.files.refusal import BaseModelError
+from fed.base.files.refusal import BaseModelError, reason
 from fed.base.files.whole import BESIDE, CONFIGS, VOCABULARIES, require_whole
 from fed.base.tokens import special_ids
 
-_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, NotImplementedError)
 _GIVEN = ("input_ids", "attention_mask", "position_ids")  # what every forward pass gives a base
 _SENTENCE = "Generate a headline"
 
@@ -88,11 +87,8 @@ def read(
                 device_map="meta" if weightless else None,
                 **ours,
             )
-        except Exception as error:  # a stranger's configuration can fail in any way
-            if not isinstance(error, _FAILURES) and type(error).__name__ != "SafetensorError":
-                raise
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason}") from error
+        except Exception as error:
+            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason(error)}") from error
     for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "has other shapes for")):
         if lacking := sorted(str(k) for k in loading[key]):  # transformers would fill them with random numbers
             raise BaseModelError(f"base-model {source!r} {what} {len(lacking)} weights, {lacking[0]} among them")
@@ -125,9 +121,8 @@ def read_tokenizer(folder: Path, source: str) -> Any:
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # tokenizers raises bare exceptions
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base-model {source!r}: its tokenizer cannot be loaded: {reason}") from error
+        except Exception as error:
+            raise BaseModelError(f"base-model {source!r}: its tokenizer cannot be loaded: {reason(error)}") from error
     if tokenizer.eos_token_id is None:
         raise BaseModelError(f"base-model {source!r}: its tokenizer has no end-of-sequence token")
     ids = tokenizer(_SENTENCE, add_special_tokens=False)["input_ids"]
@@ -174,9 +169,8 @@ def _require_quantizer(folder: Path, source: str) -> None:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             auto_class(config)
             get_hf_quantizer(config, None, None, True, {})
-        except _FAILURES as error:
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason}") from error
+        except Exception as error:
+            raise BaseModelError(f"base-model {source!r} cannot be loaded: {reason(error)}") from error
 
 
 def _key(folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from fed.base.files import gguf
 from fed.base.files.cache import cache_home, sample
 from fed.base.files.quiet import quiet
-from fed.base.files.refusal import BaseModelError
+from fed.base.files.refusal import BaseModelError, reason
 
 
 def dequantized(file: Path) -> Path:
@@ -67,9 +67,8 @@ def _write(file: Path, named: Path, folder: Path) -> None:
             )
             read, loading = loaded
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base-model GGUF file {str(named)!r} cannot be read: {reason}") from error
+        except Exception as error:
+            raise BaseModelError(f"base-model GGUF file {str(named)!r} cannot be read: {reason(error)}") from error
         if lacking := sorted(loading["missing_keys"]):
             raise BaseModelError(
                 f"base-model GGUF file {str(named)!r} lacks {len(lacking)} weights, {lacking[0]} among them; "

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fed.base.files.refusal import BaseModelError
+from fed.base.files.refusal import BaseModelError, reason
 from fed.base.files.safetensors import refuse_pointer
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -92,10 +92,10 @@ def _reader(file: Path) -> Any:
     refuse_pointer(file)
     try:
         return gguf.GGUFReader(file)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, UnicodeError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:
         raise BaseModelError(
-            f"base-model GGUF file must be whole, but {str(file)!r} is cut short or no GGUF ({reason}); fetch it again"
+            f"base-model GGUF file must be whole, but {str(file)!r} is cut short or no GGUF ({reason(error)}); "
+            f"fetch it again"
         ) from error
 
 

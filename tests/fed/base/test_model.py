@@ -309,6 +309,8 @@ DAMAGE = {
         folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128}
     ),
     "weights of another size": lambda folder: edit_config(folder, hidden_size=64),
+    "no key heads": lambda folder: edit_config(folder, num_key_value_heads=0),  # a division by zero
+    "a pad token beyond the vocabulary": lambda folder: edit_config(folder, pad_token_id=1000),  # an assertion
 }
 
 
