@@ -168,9 +168,9 @@ class _Probe:
             log_p = self._log_p(torch.cat(said, dim=1))
         except Exception:  # a cache may refuse in any way; the feature is then left out
             return False
-        spread = torch.cat(self._whole).std()
-        farthest = max(float((own - self._whole[row][0]).abs().max()) for row, own in zip(rows, log_p, strict=True))
-        return farthest <= _ROUNDING[self._model.dtype] * float(spread)
+        farthest = torch.stack([(own - self._whole[row][0]).abs().max() for row, own in zip(rows, log_p, strict=True)])
+        # Each row by itself: a NaN is at no distance that another row's would be larger than.
+        return bool((farthest <= _ROUNDING[self._model.dtype] * torch.cat(self._whole).std()).all())
 
     def _pass(
         self, tokens: list[list[int]], cache: Any, starts: list[int] | None = None, pads: list[int] | None = None

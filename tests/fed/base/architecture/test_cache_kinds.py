@@ -1,5 +1,7 @@
 """A cache serves what it can; what it cannot is left out, said in a line, and answers stay those of whole rows."""
 
+import functools
+
 import pytest
 import torch
 
@@ -54,6 +56,22 @@ def test_a_cache_that_cannot_give_rows_up_is_found_out(monkeypatch, broken):
     assert served_by(model, 4).leaving
     broken(monkeypatch)
     assert not served_by(model, 4).leaving and not served_by(model, 4).shared_prompt
+
+
+def test_a_padded_row_that_is_no_number_is_found_out(monkeypatch):
+    """As where softmax sees a token that may look at nothing; the row without pads agrees."""
+    model = base_of("lfm2").model
+    real = model.forward
+
+    @functools.wraps(real)
+    def forward(*what, attention_mask=None, **how):
+        output = real(*what, attention_mask=attention_mask, **how)
+        if attention_mask is not None:
+            output.logits[(attention_mask == 0).any(-1)] = float("nan")
+        return output
+
+    monkeypatch.setattr(model, "forward", forward)
+    assert served_by(model, 4).steps and not served_by(model, 4).left
 
 
 LESS = {
