@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 # What fsync says where a file system has none, for folders (CIFS, some FUSE mounts) or files. A real failure is EIO.
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS}
@@ -63,12 +64,12 @@ def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     except BaseException as problem:
         building.unlink(missing_ok=True)
         if isinstance(problem, OSError):
-            raise naming(problem, path, building) from problem
+            raise_naming(problem, path, building)
         raise
 
 
-def naming(problem: OSError, path: Path, building: Path) -> OSError:
-    """The same error about the file that was to be written: a full disk names no file, or the one built beside it.
+def raise_naming(problem: OSError, path: Path, building: Path) -> NoReturn:
+    """Raise an error as one about the file that was to be written: a full disk names none, or the one built beside it.
 
     Args:
         problem: what the system said.
@@ -76,8 +77,8 @@ def naming(problem: OSError, path: Path, building: Path) -> OSError:
         building: where it was built.
     """
     if problem.errno is None or problem.filename not in (None, str(building)):
-        return problem
-    return OSError(problem.errno, problem.strerror, str(path))
+        raise problem
+    raise OSError(problem.errno, problem.strerror, str(path)) from problem
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> Path:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fed.atomic_write import beside, naming, sync, sync_folder
+from fed.atomic_write import beside, raise_naming, sync, sync_folder
 from fed.privacy.wipe import overwrite, wipe
 
 
@@ -87,5 +87,5 @@ def write_file(path: Path, body: bytes, *, private: bool = False) -> None:
             wipe(building)
         building.unlink(missing_ok=True)
         if isinstance(problem, OSError):
-            raise naming(problem, path, building) from problem
+            raise_naming(problem, path, building)
         raise

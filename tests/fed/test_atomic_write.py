@@ -124,6 +124,13 @@ def test_a_folder_that_cannot_be_opened_for_reading_is_not_synced(tmp_path, monk
     sync_folder(tmp_path)
 
 
+def test_an_error_about_another_file_goes_on_as_it_is(path):
+    """It is not its own cause: whoever walks from cause to cause comes to an end."""
+    with pytest.raises(FileNotFoundError, match="elsewhere") as error, writing(path):
+        (path.parent / "elsewhere").read_bytes()
+    assert error.value.__cause__ is None and not path.exists()
+
+
 @pytest.mark.parametrize("write", [write_bytes, write_file])
 def test_a_disk_without_room_names_the_file_that_was_to_be_written(path, write, no_room_past):
     path.write_text("old")
