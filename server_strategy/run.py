@@ -65,6 +65,7 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     translation = Translation(method.collective_shapes(), settings.wire_dtype)
     timeout = settings.reply_timeout or None
     work = log.work if federation.simulated else None
+    screen = Screen(settings, get_task(settings.task), federation.stage1, federation.stage2)
     trainers, testers = (
         UserGrid(
             grid,
@@ -73,14 +74,14 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
             ledger=log.ledger,
             timeout=timeout,
             work=work,
-            screen=Screen(settings, get_task(settings.task), federation.stage1, federation.stage2),
+            screen=screen,
             on_error=log.add_error,
         )
         for crowd in (federation.stage1, federation.stage2)
     )
     if settings.stage1 == "pooled":
         node = federation.hosts[next(iter(federation.stage1))]
-        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=work)
+        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=work, screen=screen)
     try:
         with log.phase("stage1"):
             collective, users = train_collective(trainers, testers, settings, method, history, federation.stage1, log)

@@ -24,12 +24,13 @@ from server_strategy.grid.nodes import RunError
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.grid.work_time import WorkTime
+from server_strategy.screening.replies import Screen
 
 EVERYBODY = "everybody"  # the one user whose rows are all users'
 
 
 def centre(
-    grid: Grid, node: int, *, translation: Translation, timeout: float | None, work: WorkTime | None
+    grid: Grid, node: int, *, translation: Translation, timeout: float | None, work: WorkTime | None, screen: Screen
 ) -> UserGrid:
     """The node as a grid of one user, everybody.
 
@@ -39,9 +40,10 @@ def centre(
         translation: between the strategies' arrays and those on the wire.
         timeout: seconds to wait for the edit; None: as long as it takes.
         work: takes the node's working time.
+        screen: what its reply is held against.
     """
     hosts = {EVERYBODY: node}
-    return UserGrid(grid, hosts, translation=translation, ledger=Ledger(), timeout=timeout, work=work)
+    return UserGrid(grid, hosts, translation=translation, ledger=Ledger(), timeout=timeout, work=work, screen=screen)
 
 
 def train_pooled(grid: UserGrid, method: Method, *, on_round: Callable[[dict[str, Any]], None]) -> ArrayRecord:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flwr.app import Error, Message
+from flwr.app import Error, Message, MetricRecord, RecordDict
 from safetensors.torch import load_file
 
 from fed.base import facts
@@ -118,6 +118,15 @@ def test_a_run_that_ends_for_everybody_says_so_in_its_report(settings, kind):
     assert {error["user"] for error in told["errors"]} == set(USERS)
     assert len(told["rounds"]) == (kind != "train")
     assert (Path(run.run_folder(7)) / "report.html").is_file()
+
+
+def test_the_reply_of_pooled_training_is_held_against_the_greetings_too(four):
+    def too_many_users(_, message):
+        metrics = MetricRecord({"users": 5, "num-examples": 20, "train-loss": 1.0})
+        return RecordDict({"0/arrays": message.content.array_records["arrays"], "0/metrics": metrics})
+
+    with pytest.raises(RunError, match=r"pooled training failed: users must be a whole number in 1..4, got 5"):
+        serve(four(stage1="pooled"), {"train.pooled": too_many_users}, [FIRST])
 
 
 def test_with_fewer_replies_than_min_replies_the_run_ends_and_says_what_it_has(four):
