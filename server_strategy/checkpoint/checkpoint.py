@@ -1,4 +1,5 @@
-"""A finished round on disk: the edit, what the strategy remembers, the rows of `rounds.jsonl` and the ledger.
+"""A finished round on disk: the edit, what the strategy remembers, the rows of `rounds.jsonl`, the ledger,
+and which replies were no good.
 
 One file, `checkpoint.safetensors`: built beside, synced, renamed; the one it takes the place of stays as
 `checkpoint.previous.safetensors`. A checksum covers all of it, so that a torn or altered file is refused.
@@ -24,7 +25,7 @@ from server_strategy.grid.nodes import RunError
 
 FILE, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 FORMAT = "1"
-_LEDGER, _EDIT = "ledger", "edit/"
+_LEDGER, _ERRORS, _EDIT = "ledger", "errors", "edit/"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Checkpoint:
         forms: how these are put together.
         rows: the rows of `rounds.jsonl`.
         entries: the ledger's.
+        errors: of the report, those until then; empty in a checkpoint of before they were kept.
     """
 
     round: int
@@ -48,6 +50,7 @@ class Checkpoint:
     forms: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -59,11 +62,11 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: it names the path.
     """
-    ledger = json.dumps([list(asdict(entry).values()) for entry in checkpoint.entries]).encode()
     tensors = {
         **{_EDIT + name: tensor for name, tensor in checkpoint.edit.items()},
         **checkpoint.memory,
-        _LEDGER: torch.frombuffer(bytearray(ledger), dtype=torch.uint8),
+        _LEDGER: _as_tensor([list(asdict(entry).values()) for entry in checkpoint.entries]),
+        _ERRORS: _as_tensor(checkpoint.errors),
     }
     header = {
         "format": FORMAT,
@@ -103,7 +106,8 @@ def read(folder: Path) -> Checkpoint | None:
     except VaultError as error:
         back = f"; to go on one round earlier, rename {PREVIOUS} to {FILE}" if (folder / PREVIOUS).exists() else ""
         raise RunError(f"resume needs a whole checkpoint, but {' '.join(str(error).split())}{back}") from None
-    rows = json.loads(bytes(tensors.pop(_LEDGER).numpy()))
+    entries = [Entry(*row) for row in _from_tensor(tensors.pop(_LEDGER))]
+    errors = _from_tensor(tensors.pop(_ERRORS)) if _ERRORS in tensors else []
     return Checkpoint(
         int(header["round"]),
         json.loads(header["identity"]),
@@ -111,8 +115,18 @@ def read(folder: Path) -> Checkpoint | None:
         {name: tensor for name, tensor in tensors.items() if not name.startswith(_EDIT)},
         json.loads(header["forms"]),
         json.loads(header["rows"]),
-        [Entry(*row) for row in rows],
+        entries,
+        errors,
     )
+
+
+def _as_tensor(table: list[Any]) -> Tensor:
+    """What may be longer than a header can: JSON, as bytes."""
+    return torch.frombuffer(bytearray(json.dumps(table).encode()), dtype=torch.uint8)
+
+
+def _from_tensor(text: Tensor) -> list[Any]:
+    return list(json.loads(bytes(text.numpy())))
 
 
 def _checksum(header: Mapping[str, str]) -> str:

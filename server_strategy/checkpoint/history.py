@@ -49,7 +49,7 @@ class History:
             return
         resume.check(saved, self._identity, warn)
         self._saved = saved
-        self._log.go_on(saved.rows, saved.entries)
+        self._log.go_on(saved.rows, saved.entries, saved.errors)
         if saved.edit:  # the process may have ended between the checkpoint and this file
             self._log.keep_collective(self._whole(saved.edit))
 
@@ -68,7 +68,8 @@ class History:
             remembering: what the strategy and its steps remember for the next.
         """
         tensors, forms = memory.remembered(remembering)
-        rows, entries = [*self._log.rounds, row], self._log.ledger.entries
-        checkpoint.write(self._folder, Checkpoint(number, self._identity, edit, tensors, forms, rows, list(entries)))
+        rows, entries = [*self._log.rounds, row], list(self._log.ledger.entries)
+        finished = Checkpoint(number, self._identity, edit, tensors, forms, rows, entries, self._log.errors)
+        checkpoint.write(self._folder, finished)
         self._log.keep_collective(self._whole(edit))
         self._log.add_round(row)

@@ -104,13 +104,17 @@ class RunLog:
         loss = "not told" if row["loss"] is None else f"{row['loss']:.4f}"
         say(f"stage 1: {what} · {row['users']} users{failed} · training loss {loss} · {row['seconds']:.1f} s")
 
-    def go_on(self, rows: Sequence[dict[str, Any]], entries: Sequence[Entry]) -> None:
-        """Take over the rounds and the bytes of a run that was broken off, and say it.
+    def go_on(
+        self, rows: Sequence[dict[str, Any]], entries: Sequence[Entry], errors: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Take over the rounds, the bytes and the errors of a run that was broken off, and say it.
 
         Args:
             rows: of its finished rounds.
             entries: of its ledger, after the last of them.
+            errors: until then; those of its greeting are left out, which is made anew.
         """
+        self._errors += [error for error in errors if error["phase"] != "greeting"]
         self._rounds, self.ledger.entries = list(rows), list(entries)
         self._write_rounds()
         say(f"resumed: {len(rows)} rounds of stage 1 are finished" if rows else "resumed: no round is finished yet")
@@ -122,6 +126,11 @@ class RunLog:
     def rounds(self) -> list[dict[str, Any]]:
         """The rows of the finished rounds."""
         return list(self._rounds)
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """What was entered of replies that were no good, and of nodes that take no part."""
+        return list(self._errors)
 
     def keep_collective(self, edit: Tensors) -> None:
         """Keep the collective edit as it is after a round, the last one's in the end."""

@@ -19,7 +19,9 @@ def after(number):
     edit = {"R": torch.full((2, 3), float(number)), "b": torch.zeros(0)}
     rows = [{"round": n, "loss": 1 / 3} for n in range(1, number + 1)]
     entries = [Entry("stage1", n, "ann", "down", 1, 2, 3) for n in range(1, number + 1)]
-    return Checkpoint(number, {"settings": {"rounds": 9}}, edit, {"memory/0": torch.ones(2)}, [{}], rows, entries)
+    errors = [{"phase": "stage1", "round": n, "user": "bob", "reason": "the loss is nan"} for n in range(number)]
+    memory = {"memory/0": torch.ones(2)}
+    return Checkpoint(number, {"settings": {"rounds": 9}}, edit, memory, [{}], rows, entries, errors)
 
 
 def test_what_is_written_is_read_and_the_one_before_stays(tmp_path):
@@ -28,6 +30,7 @@ def test_what_is_written_is_read_and_the_one_before_stays(tmp_path):
         checkpoint.write(tmp_path, after(number))
     saved = checkpoint.read(tmp_path)
     assert (saved.round, saved.rows, saved.entries) == (3, after(3).rows, after(3).entries)
+    assert saved.errors == after(3).errors
     assert torch.equal(saved.edit["R"], after(3).edit["R"]) and list(saved.memory) == ["memory/0"]
     (tmp_path / PREVIOUS).replace(tmp_path / FILE)
     assert checkpoint.read(tmp_path).round == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,28 @@ def test_with_fewer_replies_than_min_replies_the_run_ends_and_says_what_it_has(f
         serve(run, {"train": STAGE1["NaN"][0]})
     told = written(run)
     assert "min-replies" in told["stopped"] and {error["user"] for error in told["errors"]} == {LIED}
+
+
+def test_the_report_of_a_run_that_was_gone_on_with_has_the_errors_of_before_and_each_once(four):
+    last = FIRST + DEVICES - 1
+
+    def unwilling(content, message):
+        return no_content(content, message) if message.metadata.dst_node_id == last else content
+
+    def killed(_, message):
+        raise KeyboardInterrupt
+
+    def served(settings, *of_rounds):
+        trains = iter(of_rounds)
+        lies = {"query.hello": unwilling, "train": lambda content, message: next(trains)(content, message)}
+        return serve(settings, lies, [LIAR, last])["errors"]
+
+    run, nan = four(rounds=2), STAGE1["NaN"][0]
+    whole = served(run, nan, nan)
+    assert [(error["phase"], error["round"]) for error in whole] == [("greeting", 0), ("stage1", 1), ("stage1", 2)]
+    with pytest.raises(KeyboardInterrupt):
+        served(run, nan, killed)
+    assert served(replace(run, resume=str(run.run_folder(7))), nan) == whole
 
 
 def test_a_second_device_of_a_user_is_told_to_stop_and_the_first_goes_on(four, capsys):
