@@ -30,7 +30,7 @@ from simulation.apps import parsed, settings
 from simulation.in_process import run_here
 
 OVER = (1.0, 1.3)
-# Eight users a round, whose steps take up to a second; a round waits for nobody longer than six.
+# Four of lamp7's eight users a round, whose steps take up to a second; a round waits for nobody longer than six.
 SMALL: dict[str, Any] = {
     "method": "perfit-stage1",
     "data": "synthetic:16",
