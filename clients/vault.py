@@ -21,6 +21,7 @@ from fed.privacy.rotation import rotate
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import VaultError, read_tensors, save_tensors
 from fed.privacy.vault import Vault
+from fed.resuming.lock import holding
 
 FLASH = (
     "overwritten and removed. On flash media and copy-on-write file systems old blocks can survive that; "
@@ -135,7 +136,8 @@ def erase(vault: Vault, options: argparse.Namespace) -> None:
         if input(f"erase all that is kept of {whose}? [y/N] ").lower() not in ("y", "yes"):
             print("nothing erased")
             return
-    files = vault.erase_all() if options.all else vault.erase(users[0])
+    with holding(vault.root, f"clients.vault {options.command}", alone=True):  # what a run is about to write would stay
+        files = vault.erase_all() if options.all else vault.erase(users[0])
     print(f"{files} files {FLASH}")
 
 
@@ -148,7 +150,11 @@ def rotate_key(vault: Vault, options: argparse.Namespace) -> None:
         new = Secret.from_passphrase_file(options.new_passphrase_file)
     if old is None:
         raise VaultError("rotate needs what opens the vault now: --key-file, --passphrase-file or --passphrase")
-    print(f"{rotate(vault.root, old, new)} files sealed anew; the node config must now name the new secret")
+    with holding(
+        vault.root, f"clients.vault {options.command}", alone=True
+    ):  # what a run writes meanwhile would be lost
+        files = rotate(vault.root, old, new)
+    print(f"{files} files sealed anew; the node config must now name the new secret")
 
 
 def new_key(path: Path) -> None:

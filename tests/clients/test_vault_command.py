@@ -18,6 +18,8 @@ from fed.methods import make
 from fed.privacy.sealed import Secret, new_key_file
 from fed.privacy.tensor_files import read_tensors, save_tensors
 from fed.privacy.vault import NO_COLLECTIVE, Vault
+from fed.resuming import lock
+from fed.resuming.lock import holding
 
 SETTINGS = {
     "task": "LaMP_7",
@@ -372,6 +374,20 @@ def test_rotate_changes_the_key_and_says_what_it_needs(capsys, fill, key, tmp_pa
     assert code == 0 and out.startswith("2 files sealed anew")
     assert "checksum holds" in run(capsys, "inspect", vault.root, "--key-file", tmp_path / "new")[1]
     assert run(capsys, "inspect", vault.root, "--key-file", key)[0] == 1
+
+
+@pytest.mark.parametrize("arguments", [("erase", "--all", "--yes"), ("erase", "--user", "alice", "--yes"), ("rotate",)])
+def test_a_vault_that_a_run_holds_is_neither_erased_nor_rotated(capsys, fill, key, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    vault = fill("alice", secret=Secret.from_key_file(key))
+    new_key_file(tmp_path / "new")
+    keys = ("--key-file", key, "--new-key-file", tmp_path / "new") if arguments == ("rotate",) else ()
+    before = {path: path.read_bytes() for path in vault.root.rglob("*") if path.is_file()}
+    with holding(vault.root, "17"):
+        code, _, err = run(capsys, arguments[0], vault.root, *arguments[1:], *keys)
+    assert code == 1 and "run 17 holds it; wait until that has ended" in err
+    assert {path: path.read_bytes() for path in vault.root.rglob("*") if path.is_file()} == before
+    assert run(capsys, arguments[0], vault.root, *arguments[1:], *keys)[0] == 0
 
 
 def test_erase_takes_a_user_whose_files_cannot_be_read(capsys, fill):
