@@ -16,7 +16,8 @@ from torch import Tensor
 from fed.privacy import sealed
 from fed.privacy.sealed import SealError, Secret
 from fed.privacy.tensor_files import VaultError, decode, encode, read_file, write_file
-from fed.privacy.versions import PREFIX, VERSION, Versions
+from fed.privacy.versions import BESIDE, PREFIX, VERSION, Versions
+from fed.privacy.wipe import wipe
 
 
 class UserFiles:
@@ -46,14 +47,18 @@ class UserFiles:
         return self.folder(user_id)
 
     def keep(self, user_id: str, name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-        """Keep something else of a user's beside its private edit, for the device alone: `personal.<name>.…`."""
+        """Keep something else of a user's beside its private edit, for the device alone: `personal.<name>.…`.
+
+        What was kept under the name before goes, sealed or not.
+        """
         self.own_folder(user_id)
         body, path, version = encode(tensors, header), self._beside(user_id, name), self._next(user_id, {})
         if self._secret:
             front = {"user_id": user_id, "name": name} | ({VERSION: str(version)} if version else {})
             body = sealed.seal(body, front, self._secret)
         write_file(path, body, private=True)
-        self._record(user_id, f"beside {name}", version)
+        self._record(user_id, f"{BESIDE}{name}", version)
+        wipe(path.with_suffix(".safetensors" if self._secret else ".vault"))
 
     def kept(self, user_id: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """(tensors, header) of what is kept under a name; None where nothing is. Raises VaultError where damaged."""
@@ -68,7 +73,7 @@ class UserFiles:
                 raise VaultError(f"what the vault of user {user_id!r} keeps as {name!r}: {error}") from None
             if (who.get("user_id"), who.get("name")) != (user_id, name):
                 raise VaultError(f"what the vault of user {user_id!r} keeps as {name!r} is another's")
-            self._versions(user_id, self._secret).check([f"beside {name}"], who)
+            self._versions(user_id, self._secret).check(f"{BESIDE}{name}", who)
         return decode(body, path)
 
     def _beside(self, user_id: str, name: str) -> Path:

@@ -139,6 +139,8 @@ class Vault(UserFiles):
                 raise VaultError(
                     f"the vault of user {user_id!r} has {key} {entry.header.get(key)!r}, this run needs {value!r}"
                 )
+        if not entries.is_for(entry.header, method, task):
+            raise VaultError(f"the vault of user {user_id!r} is of another method or task than {method!r} and {task!r}")
         return entry.tensors
 
     def retire(self, users: Iterable[str], *, method: str, task: str, collective: str) -> int:
@@ -222,9 +224,7 @@ class Vault(UserFiles):
         if header.get("values") != fingerprint(tensors):
             raise VaultError(f"{who} is damaged: its fingerprint is another")
         if self._secret:
-            versions = self._versions(user_id, self._secret)
-            uses = [name for name in versions.known() if not name.startswith("beside ")]
-            versions.check(uses if is_last else [use_of(header)], header)
+            self._versions(user_id, self._secret).check(None if is_last else use_of(header), header)
         return Entry(tensors, header)
 
     def _last(self, user_id: str) -> Path:

@@ -20,6 +20,7 @@ from fed.privacy.tensor_files import VaultError, read_file, write_file
 
 VERSION = "version"  # the key in a file's header
 PREFIX = "versions-"  # of the record's name
+BESIDE = "beside "  # begins the name of what is no entry
 
 
 class Versions:
@@ -58,10 +59,11 @@ class Versions:
         body = json.dumps(versions, sort_keys=True).encode()
         write_file(self._path, sealed.seal(body, {"user_id": self._user_id}, self._secret), private=True)
 
-    def check(self, names: list[str], header: Mapping[str, str]) -> None:
-        """Raises VaultError for a file that is older than what was written last under any of these names."""
-        known = self.known()
-        last = max((known.get(name, 0) for name in names), default=0)
+    def check(self, name: str | None, header: Mapping[str, str]) -> None:
+        """Raises VaultError for a file that is older than what was written last under its name; None: any entry's."""
+        versions = self.known().items()
+        written = [v for other, v in versions if other == name or (name is None and not other.startswith(BESIDE))]
+        last = max(written, default=0)
         own = int(header.get(VERSION, 0))
         if own < last:
             raise VaultError(

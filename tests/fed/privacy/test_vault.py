@@ -407,6 +407,23 @@ def test_an_entry_of_another_use_stays_until_the_new_one_has_been_tested(vault, 
     assert same(own.open("u").tensors, edit(4)) and len(list(own.folder("u").iterdir())) == 2
 
 
+def test_an_entry_of_another_method_or_task_is_refused(vault):
+    keep(vault, 1, "edit-1", LORA)
+    for use in ({"method": "perfit"}, {"task": "LaMP_4"}, {"method": "oppu", "task": "LaMP_4"}):
+        with pytest.raises(VaultError, match="is of another method or task"):
+            vault.read("u", base="base-1", collective="edit-1", **use)
+    assert same(vault.read("u", base="base-1", collective="edit-1", method="oppu", task="LaMP_7"), edit(1))
+
+
+@pytest.mark.parametrize("to_sealed", [True, False])
+def test_what_lies_beside_does_not_stay_in_the_clear_once_the_vault_has_a_secret(vault, sealed_vault, to_sealed):
+    before, after = (vault, sealed_vault) if to_sealed else (sealed_vault, vault)
+    before.keep("u", "profile", edit(1), {})
+    after.keep("u", "profile", edit(2), {})
+    assert len(list(vault.folder("u").iterdir())) == 1 and before.kept("u", "profile") is None
+    assert same(after.kept("u", "profile")[0], edit(2))
+
+
 def test_a_write_that_was_cut_short_between_its_renames_leaves_the_latest_entry_to_open(vault, monkeypatch):
     keep(vault, 1, "edit-1")
 
