@@ -23,7 +23,7 @@ from fed.atomic_write import write_text
 from fed.base.files.cache import cache_home
 from fed.base.files.quiet import quiet
 from fed.base.files.refusal import BaseModelError, reason
-from fed.base.files.whole import BESIDE, CONFIGS, VOCABULARIES, require_whole
+from fed.base.files.whole import require_whole, texts_read
 from fed.base.tokens import special_ids
 
 _GIVEN = ("input_ids", "attention_mask", "position_ids")  # what every forward pass gives a base
@@ -145,15 +145,18 @@ def require_embeddings(tokenizer: Any, model: Any, source: str) -> None:
 
 
 def check(folder: Path, source: str) -> None:
-    """Raise BaseModelError where the load would; a folder that passed is remembered by its files' sizes and times."""
+    """Raise BaseModelError where the load would; a folder that passed is remembered by its files' sizes and times.
+
+    A quantized one is asked again each time: whether it can be loaded is a question of this machine's libraries too.
+    """
     remembered = cache_home() / "checked" / _key(folder)
     if remembered.is_file():
         return
     tokenizer = read_tokenizer(folder, source)
     if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8-sig")):
         _require_quantizer(folder, source)  # whose own loader cannot do without weights
-    else:
-        require_embeddings(tokenizer, read(folder, source, dtype=torch.bfloat16, weightless=True), source)
+        return
+    require_embeddings(tokenizer, read(folder, source, dtype=torch.bfloat16, weightless=True), source)
     with suppress(OSError):  # a cache that cannot be written costs time, no more
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_text(remembered, f"{source}\n")
@@ -177,8 +180,10 @@ def _key(folder: Path) -> str:
     """Changes with any of the files read, and with transformers' version."""
     from importlib.metadata import version
 
-    names = [*CONFIGS, *BESIDE, *(name for names in VOCABULARIES for name in names)]
-    files = [*require_whole(folder), *(folder / name for name in names if (folder / name).is_file())]
+    files = [
+        *require_whole(folder),
+        *(folder / name for name in texts_read(file.name for file in folder.iterdir() if file.is_file())),
+    ]
     stats = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps([version("transformers"), stats]).encode()).hexdigest()[:16]
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fed.base.files.refusal import BaseModelError
-from fed.base.files.whole import BESIDE, CONFIGS, VOCABULARIES, require_whole, weights_read
-
-_TEXTS = {*CONFIGS, *BESIDE, *(name for names in VOCABULARIES for name in names)}
+from fed.base.files.whole import require_whole, texts_read, weights_read
 
 
 def folder_of(source: str) -> Path:
@@ -77,9 +75,7 @@ def names_read(names: list[str], index: Any) -> list[str]:
         index: () -> Path, fetches the index of weights in parts.
     """
     weights = weights_read(names, index)
-    return weights and sorted(
-        {*weights, *(n for n in names if n in _TEXTS or (n.endswith(".tiktoken") and "/" not in n))}
-    )
+    return weights and sorted({*weights, *texts_read(names)})
 
 
 def _fetch(source: str) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ def weight_files(folder: Path) -> list[Path]:
             f"{missing[0]!r} among them; fetch the rest"
         )
     return [folder / name for name in names]
+
+
+def texts_read(names: Iterable[str]) -> list[str]:
+    """Of the names in a folder or repository, the configurations and the tokenizer's files that are read, sorted."""
+    known = {*CONFIGS, *BESIDE, *(name for names in VOCABULARIES for name in names)}
+    return sorted(name for name in names if name in known or (name.endswith(".tiktoken") and "/" not in name))
 
 
 def weights_read(names: list[str], index: Callable[[], Path]) -> list[str]:

@@ -129,13 +129,27 @@ def test_what_is_not_read_does_not_count(saved):
     assert fingerprint(folder) == plain
 
 
-def test_a_check_is_remembered_until_a_file_changes(saved, monkeypatch):
+@pytest.mark.parametrize("name", ["spiece.model", "qwen.tiktoken", "chat_template.jinja"])
+def test_a_check_is_remembered_until_a_file_changes(saved, monkeypatch, name):
     folder = saved()
     check(str(folder))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: pytest.fail("read again"))
     check(str(folder))
-    shutil.copy(folder / "tokenizer.json", folder / "spiece.model")
+    (folder / "README.md").write_text("a model")
+    check(str(folder))
+    shutil.copy(folder / "tokenizer.json", folder / name)
     with pytest.raises(pytest.fail.Exception, match="read again"):
+        check(str(folder))
+
+
+def test_a_quantized_base_is_checked_on_every_machine_anew(saved, monkeypatch):
+    """What it needs besides its files, a library or a GPU, may be on one machine and not on the next."""
+    folder = saved()
+    _edit(folder / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq", "bits": 4}))
+    with monkeypatch.context() as all_there:
+        all_there.setattr("transformers.quantizers.auto.get_hf_quantizer", lambda *_: None)
+        check(str(folder))
+    with pytest.raises(BaseModelError, match="cannot be loaded"):
         check(str(folder))
 
 
