@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fed.edits.positions import Positions
-from fed.edits.pyreft_files import ABOUT, Stage, new_folder, write_interventions, write_json
+from fed.edits.pyreft_files import ABOUT, Stage, in_order, new_folder, write_interventions, write_json
 
 STEERING = "steering.json"
 
@@ -37,17 +37,13 @@ def write(
     """
     with new_folder(folder) as building:
         vectors = []
-        for layer in sorted({layer for layers, _ in stages for layer in layers}):
-            for number, ((layers, tensors), where) in enumerate(zip(stages, positions, strict=True)):
-                if layer not in layers:
-                    continue
-                place, apply = list(layers).index(layer), apply_of(where)
-                payload = building / f"block-{layer:02}-stage-{number + 1}"
-                payload.mkdir()
-                edit = {name: tensors[name][place] for name in ("R", "W", "b")}
-                extra = {"easysteer_training": {"act_fn": "linear", "apply": apply}}
-                write_interventions(payload, [(layer, 0, edit)], extra)
-                vectors.append({"payload": payload.name, "algorithm": "loreft", "layers": [layer], "apply": apply})
+        applies = [apply_of(where) for _, where in zip(stages, positions, strict=True)]
+        for layer, stage, tensors in in_order(stages):
+            payload = building / f"block-{layer:02}-stage-{stage + 1}"
+            payload.mkdir()
+            extra = {"easysteer_training": {"act_fn": "linear", "apply": applies[stage]}}
+            write_interventions(payload, [(layer, 0, tensors)], extra)
+            vectors.append({"payload": payload.name, "algorithm": "loreft", "layers": [layer], "apply": applies[stage]})
         write_json(building / STEERING, {"conflict": "sequential", "vectors": vectors})
         if about is not None:
             write_json(building / ABOUT, about)

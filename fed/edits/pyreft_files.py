@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,14 +41,23 @@ def write(folder: Path, stages: Sequence[Stage], about: Mapping[str, Any] | None
         FileExistsError: the folder exists. OSError: it cannot be written.
     """
     with new_folder(folder) as building:
+        before: Counter[int] = Counter()  # how many edits of a layer come before this one
         interventions = []
-        for layer in sorted({layer for layers, _ in stages for layer in layers}):
-            of_layer = [(tensors, list(layers).index(layer)) for layers, tensors in stages if layer in layers]
-            for number, (tensors, place) in enumerate(of_layer):
-                interventions.append((layer, number, {name: tensors[name][place] for name in ("R", "W", "b")}))
+        for layer, _, tensors in in_order(stages):
+            interventions.append((layer, before[layer], tensors))
+            before[layer] += 1
         write_interventions(building, interventions)
         if about is not None:
             write_json(building / ABOUT, about)
+
+
+def in_order(stages: Sequence[Stage]) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+    """(layer, place of its stage from 0, R and W (r, d) and b (r)) of each edit, in the order of application."""
+    for layer in sorted({layer for layers, _ in stages for layer in layers}):
+        for stage, (layers, tensors) in enumerate(stages):
+            if layer in layers:
+                place = list(layers).index(layer)
+                yield layer, stage, {name: tensors[name][place] for name in ("R", "W", "b")}
 
 
 @contextmanager
