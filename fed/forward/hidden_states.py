@@ -5,7 +5,7 @@ Shapes:  N texts · T tokens · d hidden size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,20 +46,20 @@ def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
 
 def at_block(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int) -> list[Tensor]:
     """Each row's states, prompt and completion, at the output of a block: (tokens, d) in the base's dtype."""
-    found: dict[int, Tensor] = {}
-    for places in under_token_budget([len(row) for row in rows], token_budget):
-        output = output_at(base, pad([rows[i] for i in places], base.pad_id, base.device), layer)
-        states = output[0] if isinstance(output, tuple) else output
-        found |= {i: own[: len(rows[i])].clone() for i, own in zip(places, states, strict=True)}
-    return [found[i] for i in range(len(rows))]
+    states = {i: of_row.clone() for i, of_row in _row_by_row(base, rows, layer, token_budget)}
+    return [states[i] for i in range(len(rows))]
 
 
 def last_token(base: BaseModel, texts: Sequence[Sequence[int]], layer: int, *, token_budget: int = 2048) -> Tensor:
     """h_ℓ(text) at the last token of each text, token ids, at least one each: (N, d) in the base's dtype."""
-    last: dict[int, Tensor] = {}
-    for places in under_token_budget([len(text) for text in texts], token_budget):
-        rows = [Row(tuple(texts[i]), ()) for i in places]
-        output = output_at(base, pad(rows, base.pad_id, base.device), layer)
+    rows = [Row(tuple(text), ()) for text in texts]
+    last = {i: of_row[-1].clone() for i, of_row in _row_by_row(base, rows, layer, token_budget)}
+    return torch.stack([last[i] for i in range(len(rows))])
+
+
+def _row_by_row(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int) -> Iterator[tuple[int, Tensor]]:
+    """(place, the row's states (tokens, d)), batch by batch; a view, so that a batch is let go after its last row."""
+    for places in under_token_budget([len(row) for row in rows], token_budget):
+        output = output_at(base, pad([rows[i] for i in places], base.pad_id, base.device), layer)
         states = output[0] if isinstance(output, tuple) else output
-        last |= {i: own[len(row) - 1].clone() for i, row, own in zip(places, rows, states, strict=True)}
-    return torch.stack([last[i] for i in range(len(texts))])
+        yield from ((i, of_row[: len(rows[i])]) for i, of_row in zip(places, states, strict=True))
