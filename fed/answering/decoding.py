@@ -125,10 +125,8 @@ def _decode(
             i, tokens[k] = in_batch[k], token
             if token not in base.end_ids:
                 new[i].append(token)
-                is_full = base.context is not None and len(rows[i].row.question) + len(new[i]) > base.context
-                if not is_full and not (stop and stop in base.tokenizer.decode(new[i]).lstrip()):
-                    continue
-            going_on.remove(i)
+            if token in base.end_ids or _is_over(base, rows[i], new[i], stop):
+                going_on.remove(i)
         if not going_on or step + 1 == decoding.max_new_tokens:
             break
         # The next pass reads that one token, or the rows again where nothing is cached.
@@ -146,6 +144,7 @@ def _decode(
             ids, attention, position = ids[index], attention[index], position[index]
             in_batch = [in_batch[k] for k in staying]
             attached.take([rows[i].edits for i in in_batch])
+        # Which of its tokens are edited.
         if cache is None:
             tokens_there = attention.bool()
             prompt = tokens_there & (torch.arange(ids.shape[1], device=device) < batch.prompt.shape[1])
@@ -153,6 +152,13 @@ def _decode(
         else:
             attached.at_generated(len(in_batch))
     return new
+
+
+def _is_over(base: BaseModel, row: EditedRow, new: Sequence[int], stop: str | None) -> bool:
+    """Whether a row's new tokens end it: the base can read no further, or the text `stop` is among them."""
+    if base.context is not None and len(row.row.question) + len(new) > base.context:
+        return True
+    return bool(stop and stop in base.tokenizer.decode(new).lstrip())
 
 
 def _pick(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator] | None) -> Tensor:

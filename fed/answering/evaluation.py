@@ -74,6 +74,45 @@ def evaluate(
     """
     if partners is None:
         partners = swap_partners([u.user_id for u in users if u.user_id in private])
+    questions, spans = _questions(users, private, partners, has_collective)
+    # The golds' losses and the answers, of all users and arms together.
+    answers: list[str] | None = None
+    if choice is not None and max_new_tokens:
+        golds = [query.gold for user, _, _ in spans for query in user.queries]
+        losses, answers = _choose(reader, questions, golds, choice, on_rows)
+    else:
+        losses = reader.losses(questions, on_rows)
+    if choice is None and max_new_tokens:
+        stop = "\n"  # an answer is one line in every LaMP task
+        answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
+    # What the golds themselves would score, as far as they can be written: the same in every arm.
+    ceilings: dict[str, dict[str, float]] = {}
+    if tokenizer is not None and max_new_tokens and task.kind == "generation":
+        for user in users:
+            golds = [query.gold for query in user.queries]
+            texts = ceiling.written(golds, user.rows, tokenizer, max_new_tokens)
+            ceilings[user.user_id] = ceiling.statistics(task, golds, texts, rouge_tokenizer=rouge_tokenizer)
+    # Each user's sums, arm by arm.
+    found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
+    for user, arm, span in spans:
+        sums = {name: float(sum(getattr(loss, name) for loss in losses[span])) for name in Loss._fields}
+        if answers is not None:
+            golds = [query.gold for query in user.queries]
+            sums |= metrics.statistics(task, golds, answers[span], rouge_tokenizer=rouge_tokenizer)
+            sums |= ceilings.get(user.user_id, {})
+            if on_answers:
+                on_answers(user, arm, answers[span])
+        found[user.user_id][arm] = sums
+    return found
+
+
+def _questions(
+    users: Sequence[TestUser],
+    private: Sequence[str],
+    partners: Mapping[str, str | None],
+    has_collective: bool,
+) -> tuple[list[Question], list[tuple[TestUser, str, slice]]]:
+    """Every query under each arm of its user, and (user, arm, which of the questions are theirs)."""
     questions: list[Question] = []
     spans: list[tuple[TestUser, str, slice]] = []
     for user in users:
@@ -91,32 +130,7 @@ def evaluate(
                 # All arms of a query draw the same numbers: where edits change nothing, nor does chance.
                 questions.append(Question(row, collective, personal, (user.user_id, query.id)))
             spans.append((user, arm, slice(start, len(questions))))
-    answers: list[str] | None = None
-    if choice is not None and max_new_tokens:
-        golds = [query.gold for user, _, _ in spans for query in user.queries]
-        losses, answers = _choose(reader, questions, golds, choice, on_rows)
-    else:
-        losses = reader.losses(questions, on_rows)
-    if choice is None and max_new_tokens:
-        stop = "\n"  # an answer is one line in every LaMP task
-        answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
-    ceilings: dict[str, dict[str, float]] = {}
-    if tokenizer is not None and max_new_tokens and task.kind == "generation":
-        for user in users:
-            golds = [query.gold for query in user.queries]
-            texts = ceiling.written(golds, user.rows, tokenizer, max_new_tokens)
-            ceilings[user.user_id] = ceiling.statistics(task, golds, texts, rouge_tokenizer=rouge_tokenizer)
-    found: dict[str, dict[str, dict[str, float]]] = {user.user_id: {} for user in users}
-    for user, arm, span in spans:
-        sums = {name: float(sum(getattr(loss, name) for loss in losses[span])) for name in Loss._fields}
-        if answers is not None:
-            golds = [query.gold for query in user.queries]
-            sums |= metrics.statistics(task, golds, answers[span], rouge_tokenizer=rouge_tokenizer)
-            sums |= ceilings.get(user.user_id, {})
-            if on_answers:
-                on_answers(user, arm, answers[span])
-        found[user.user_id][arm] = sums
-    return found
+    return questions, spans
 
 
 def _choose(
