@@ -96,9 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(as_rich(table))
     if not options.attackers:
         caption = f"{settings.task}, {settings.stage1_users} users a round at most, layers {settings.layers}"
-        drawing = outcome.drawing(results, caption)
-        for file in save(drawing, options.json.parent):
-            file.replace(options.json.with_suffix(file.suffix))
+        save(outcome.drawing(results, options.json.stem, caption), options.json.parent)
     console.print(f"· wrote {options.json}", highlight=False, markup=False)
     return 0
 

@@ -105,8 +105,8 @@ def _spread(values: Any) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
-def drawing(results: Results, of: str) -> Drawing:
-    """Loss by round, a panel a drift, a line an average; the points are means over seeds."""
+def drawing(results: Results, name: str, of: str) -> Drawing:
+    """Loss by round, a panel a drift, a line an average; the points are means over seeds. name: of its files."""
     drifts = sorted({result["cell"]["epochs"] for result in results})
 
     def paint(figure: Any) -> None:
@@ -123,7 +123,7 @@ def drawing(results: Results, of: str) -> Drawing:
         panels[0].set_ylabel("loss per token")
         legend(figure, 3)
 
-    return Drawing("averages", f"Test loss of the collective edit after each round\n{of}", 3.4, paint)
+    return Drawing(name, f"Test loss of the collective edit after each round\n{of}", 3.4, paint)
 
 
 def attack_tables(results: Results) -> list[Table]:

@@ -13,7 +13,7 @@ TINY = 'layers="1,2" stage1-rank=2 stage1-users=7 stage2-users=3 max-items=2 max
 @pytest.fixture
 def compare(command, tiny_base, tmp_path):
     """compare("--seeds", "0") -> (how it ended, the content of its file); every call has the same file."""
-    file = tmp_path / "deep" / "averages.json"
+    file = tmp_path / "deep" / "averages-2.json"
 
     def run(*arguments):
         options = ("--rounds", 2, "--drifts", "1", *arguments)
@@ -24,6 +24,8 @@ def compare(command, tiny_base, tmp_path):
 
 
 def test_every_cell_has_its_rounds_and_svd_is_held_against_fedavg_with_an_interval(compare, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "averages.png").write_bytes(b"of another file")
     ended, content = compare("--averages", "svd,fedavg,exact,frozen-r", "--seeds", "0,1")
     assert ended.code == 0, ended.err
     assert len(content["cells"]) == 8
@@ -38,7 +40,8 @@ def test_every_cell_has_its_rounds_and_svd_is_held_against_fedavg_with_an_interv
     assert {row["average"] for row in content["differences"]} == {"svd", "exact", "frozen-r"}
     gap = next(row for row in content["differences"] if (row["average"], row["of"]) == ("svd", "last round"))
     assert gap["low"] <= gap["difference"] <= gap["high"] and gap["users"] == 3 and len(gap["by_seed"]) == 2
-    assert (tmp_path / "deep" / "averages.png").stat().st_size > 1000
+    assert all((tmp_path / "deep" / f"averages-2.{ending}").stat().st_size > 1000 for ending in ("png", "svg"))
+    assert (tmp_path / "deep" / "averages.png").read_bytes() == b"of another file"
     assert "minus fedavg" in ended.out and "base, untrained" in ended.out
 
 
@@ -61,7 +64,9 @@ def test_with_attackers_every_average_meets_every_attack_and_too_many_are_refuse
     assert len(cells) == 3 * (1 + 4 * 3)
     assert "rounds" in cells["bulyan", "scaling", 0.1]  # one of seven
     assert "attackers=2 needs at least" in cells["bulyan", "scaling", 0.3]["refused"]
-    assert "backdoor" in cells["svd", "backdoor", 0.1]["rounds"][0]
+    poisoned = cells["svd", "backdoor", 0.3]["rounds"][0]
+    assert poisoned["backdoor"] < cells["svd", "backdoor", 0.1]["rounds"][0]["backdoor"]  # two of seven, and one
+    assert poisoned["loss"] != cells["svd", "", 0.0]["rounds"][0]["loss"]
     # Krum knows how many lie: whatever they send, it takes the same honest user.
     far, noisy = (cells["krum", attack, 0.3]["rounds"][0]["loss"] for attack in ("scaling", "noise"))
     assert far == noisy
@@ -84,7 +89,7 @@ def test_a_bad_option_is_one_line(compare, arguments, said):
 
 
 def test_a_file_of_another_command_is_refused(compare, tmp_path):
-    file = tmp_path / "deep" / "averages.json"
+    file = tmp_path / "deep" / "averages-2.json"
     file.parent.mkdir()
     file.write_text("[]")
     ended, content = compare("--averages", "svd")
