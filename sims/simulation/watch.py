@@ -71,9 +71,8 @@ class Watch(threading.Thread):
                 ended = None
                 continue
             ended = ended or time.monotonic()
-            if time.monotonic() - ended > GRACE:
+            if time.monotonic() - ended > GRACE and not self.lost:  # or it idles between two runs: look on
                 self._lose("the simulation's process was lost, in which the ServerApp runs")
-                return
 
     def _lose(self, what: str) -> None:
         with self._lock:
