@@ -10,7 +10,6 @@ it a round waits for all that it asked, until its deadline. Beside FILE a figure
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -28,6 +27,9 @@ from rich.progress import Progress
 from rich.table import Table
 from simulation.apps import parsed, settings
 from simulation.in_process import run_here
+
+from fed import strict_json
+from server_strategy.grid.nodes import RunError
 
 OVER = (1.0, 1.3)
 # Four of lamp7's eight users a round, whose steps take up to a second; a round waits for nobody longer than six.
@@ -63,8 +65,7 @@ def main() -> int:
         for rate, over, seed in grid:
             progress.update(bar, description=f"drop-rate {rate:g}, over-selection {over:g}, seed {seed}")
             changes = {"drop-rate": rate, "over-selection": over, "seed": seed, "output-dir": scratch}
-            with redirect_stdout(StringIO()):
-                report = json.loads(run_here(settings("lamp7", config | changes)).read_text(encoding="utf-8"))
+            report = report_of(config | changes)
             runs.append(
                 {
                     "drop_rate": rate,
@@ -84,6 +85,18 @@ def main() -> int:
     if options.json:
         plot(runs, options.json)
     return 0
+
+
+def report_of(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's report. Raises ValueError where the run fails, such as by too few replies."""
+    run_settings = settings("lamp7", config)
+    try:
+        with redirect_stdout(StringIO()):
+            path = run_here(run_settings)
+    except RunError as problem:
+        where = f"drop-rate {run_settings.drop_rate:g}, over-selection {run_settings.over_selection:g}"
+        raise ValueError(f"the run at {where}, seed {run_settings.seed} failed: {problem}") from None
+    return dict(strict_json.loads(path.read_text(encoding="utf-8")))
 
 
 def _rates(text: str) -> list[float]:
