@@ -14,6 +14,7 @@ Exits 1 where a finished round or user was lost, a run ended otherwise in silenc
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -24,7 +25,9 @@ from typing import Any
 
 import fed  # noqa: F401  threads are bounded before torch is loaded
 
-import torch  # isort: skip
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch
 from console import terminal
 from console.command import Parser, at_least_one, options_of, start, told
 from console.files import write_json

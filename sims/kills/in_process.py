@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from console import leaving
 from flwr.app import Message
 from simulation.in_process import InProcessGrid, simulated
 
@@ -87,19 +88,21 @@ def run(
         write: in the middle of a file's writing.
     """
     sys.stdout.flush()
+    log.touch()  # the process may be killed before it opens it
     began = time.monotonic()
-    pid = os.fork()
-    if not pid:
-        _child(settings, folder, log, message, write)
-    status = 0
-    while time.monotonic() - began < (seconds if seconds is not None else 3600):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.01)
-    else:
-        os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+    done = status = 0
+    with leaving.held():
+        pid = os.fork()
+        if not pid:
+            _child(settings, folder, log, message, write)
+    try:
+        while not done and time.monotonic() - began < (seconds if seconds is not None else 3600):
+            time.sleep(0.01)
+            done, status = os.waitpid(pid, os.WNOHANG)
+    finally:  # Ctrl-C, too
+        if not done:
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     return Ended(os.WIFSIGNALED(status), bool(status), time.monotonic() - began, last)
@@ -109,6 +112,9 @@ def _child(settings: Settings, folder: Path, log: Path, message: int | None, wri
     """The forked process: it never returns."""
     code = 1
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # not as the command that it was copied from
+        leaving.with_parent()
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)

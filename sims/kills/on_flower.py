@@ -62,14 +62,15 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
         after: seconds from the run's greeting to the kill.
     """
     command = [sys.executable, str(SIMS / "run.py"), str(SIMS / app), "-c", words(config)]
-    process = subprocess.Popen(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=leaving.with_parent,
-    )
+    with leaving.held():
+        process = subprocess.Popen(
+            command,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=leaving.with_parent,
+        )
     lines: list[str] = []
     began = threading.Event()
 
@@ -83,9 +84,9 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
         began.set()
 
     listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    members = {**family(process.pid)}
+    members: dict[int, str] = {}
     try:
+        listener.start()
         hit = False
         while process.poll() is None and not began.wait(0.2):
             members |= family(process.pid)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
+from kills import in_process
 from kills.trial import EQUAL, LOUD, Finished, Outcome, finished, lost, table
 from rich.console import Console
+from simulation.processes import family
 
 from fed.privacy.tensor_files import VaultError
 from fed.privacy.vault import PERSONAL, Vault
@@ -45,6 +48,22 @@ def test_a_kill_is_survived_where_nothing_is_lost_or_left_and_the_end_is_equal_o
     console = Console(width=140, record=True)
     console.print(table([outcome]))
     assert "actor" in console.export_text()
+
+
+def test_a_run_that_is_killed_before_it_says_a_word_is_a_kill_as_any_other(settings_in, tmp_path):
+    ended = in_process.run(settings_in(tmp_path), tmp_path / "1", tmp_path / "log", seconds=0.0)
+    assert ended.killed and ended.failed and ended.line == ""
+
+
+def test_a_command_that_is_left_leaves_no_copy_of_itself(settings_in, tmp_path, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    before = set(family(os.getpid()))
+    monkeypatch.setattr(in_process.time, "sleep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        in_process.run(settings_in(tmp_path), tmp_path / "1", tmp_path / "log")
+    assert set(family(os.getpid())) == before
 
 
 @pytest.mark.nightly
