@@ -60,6 +60,7 @@ def superlink(
     (home / OWNER).write_text(str(os.getpid()))
     http, control = str(free_port()), str(free_port())
     environment = of_flower(given, home)
+    users_cache = os.environ.get("XDG_CACHE_HOME")
     if "XDG_CACHE_HOME" in environment:
         os.environ["XDG_CACHE_HOME"] = environment["XDG_CACHE_HOME"]  # where this process looks into the data, too
     environment |= {
@@ -96,6 +97,10 @@ def superlink(
                 process.kill()
             end(members | watch.finish())  # a run cut short leaves its simulation and Ray's processes behind
         shutil.rmtree(home, ignore_errors=True)
+        if users_cache is None:
+            os.environ.pop("XDG_CACHE_HOME", None)
+        else:
+            os.environ["XDG_CACHE_HOME"] = users_cache
 
 
 def homes() -> dict[Path, int]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 
-from simulation.superlink import stream_log
+import pytest
+from simulation.superlink import stream_log, superlink
 
 LINES = """\
 INFO :      Flower's own line
@@ -28,3 +31,24 @@ def test_a_quoted_text_hides_neither_its_own_line_nor_a_later_one(tmp_path, caps
     assert error == ""
     assert shown == [lines[1], lines[2], "stage 2, node 0: step 1/2", lines[5], lines[6]]
     assert (tmp_path / "run.log").read_text() == LINES
+
+
+@pytest.mark.parametrize("users", [None, "file"])
+def test_caches_that_were_a_runs_own_are_no_ones_after_it(tmp_path, monkeypatch, users):
+    (tmp_path / "file").write_text("")  # no folder: as a home that is read only
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if users:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / users))
+    before, start, within = os.environ.get("XDG_CACHE_HOME"), subprocess.Popen, []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, executable, **of: start(["sleep", "60"], **of))
+
+    def look():
+        within.append(Path(os.environ["XDG_CACHE_HOME"]))
+        assert within[0].parent.is_dir()
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"), superlink(own=True, meanwhile=look):
+        pass
+    assert within[0].parent.name.startswith("perfit-flwr-") and not within[0].parent.exists()
+    assert os.environ.get("XDG_CACHE_HOME") == before
