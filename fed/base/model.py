@@ -91,6 +91,11 @@ def load(source: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -
     return _load(source, chosen, choose_dtype(dtype, chosen))
 
 
+def forget() -> None:
+    """Let go of the base models that `load` keeps."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _load(source: str, device: str, dtype: str) -> BaseModel:
     if device == "cpu":

@@ -49,7 +49,7 @@ class Client:
         self.corpus = open_corpus(s.data_source, self.task, seed=s.seed)
         self.users = roster(self.corpus, cohorts=s.cohorts, stage1_users=s.stage1_users, stage2_users=s.stage2_users)
         self.place = int(str(context.node_config["partition-id"]))
-        base_model._load.cache_clear()  # an actor keeps its process between messages, and the example nothing in it
+        base_model.forget()  # an actor keeps its process between messages, and the example nothing in it
         self.base = base_model.load(s.base_source, device=s.device, dtype=s.dtype)
         self.method: Method = methods.make(s, self.base.skeleton)
         arrays = message.content.array_records["arrays"].to_torch_state_dict()

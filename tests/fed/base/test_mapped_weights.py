@@ -24,9 +24,9 @@ DTYPES = device.DTYPES
 def a_cache_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("PERFIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mapped_weights, "SMALLEST", 0)
-    base_model._load.cache_clear()
+    base_model.forget()
     yield
-    base_model._load.cache_clear()
+    base_model.forget()
 
 
 @pytest.fixture

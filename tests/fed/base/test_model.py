@@ -22,9 +22,9 @@ from fed.forward.batching import Row
 @pytest.fixture(autouse=True)
 def nothing_is_remembered_between_tests(tmp_path, monkeypatch):
     monkeypatch.setenv("PERFIT_CACHE", str(tmp_path / "cache"))
-    base_model._load.cache_clear()
+    base_model.forget()
     yield
-    base_model._load.cache_clear()
+    base_model.forget()
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def test_ordinary_tokens_without_an_embedding_are_refused(folder_of, tiny_tokeni
 def test_every_end_that_a_model_names_ends_a_text(folder_of, place):
     folder = folder_of()
     assert load(str(folder), dtype="float32").end_ids == {0}
-    base_model._load.cache_clear()
+    base_model.forget()
     file = folder / place
     known = json.loads(file.read_text())
     file.write_text(json.dumps(known | {"eos_token_id": [0, 7, 10_000]}))
@@ -406,7 +406,7 @@ def test_a_gguf_file_is_dequantized_once_and_then_read_from_the_cache(tmp_path, 
     write_gguf(tmp_path / "x.gguf")
     first = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
     assert first.name == "x.gguf"
-    base_model._load.cache_clear()
+    base_model.forget()
     monkeypatch.setattr("fed.base.files.dequantized._write", lambda *_: pytest.fail("read again"))
     second = load(str(tmp_path / "x.gguf"), device="cpu", dtype="float32")
     assert second is not first and second.fingerprint == first.fingerprint

@@ -98,9 +98,9 @@ def hub_of(tmp_path, monkeypatch):
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.address)
         return hub
 
-    base_model._load.cache_clear()
+    base_model.forget()
     yield serve
-    base_model._load.cache_clear()
+    base_model.forget()
     for hub in hubs:
         hub.server.shutdown()
         hub.server.server_close()
