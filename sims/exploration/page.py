@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from exploration.figures import Drawing, as_html, inline
 from exploration.options import caption
+from fed import strict_json
 from fed.atomic_write import write_text
 from server_strategy.report.html import document, faint, grid, html_facts, safe
 
@@ -43,7 +43,7 @@ def _results(out: Path, commands: Mapping[str, ModuleType]) -> dict[str, dict[st
             file = folder / f"{command}.json"
             if file.is_file():
                 try:
-                    result = json.loads(file.read_text(encoding="utf-8"))
+                    result = strict_json.loads(file.read_text(encoding="utf-8"))
                 except ValueError as error:
                     raise ValueError(f"{file} must be JSON, and is damaged ({error}); run {command} again") from None
                 found.setdefault(folder.name, {})[command] = result
