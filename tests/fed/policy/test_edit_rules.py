@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from fed.forward.batching import tokenize
 from fed.policy.edit_rules import check_edit
-from fed.policy.hidden_norms import hidden_norms, measure
+from fed.policy.hidden_norms import SENTENCES, hidden_norms, measure
 from fed.policy.policy import OPEN, STRICT, PolicyError
 
 LAYERS, NORMS = (1, 2), (3.0, 5.0, 4.0, 6.0)
@@ -60,9 +61,12 @@ def test_the_tensors_of_other_methods_are_bounded_entry_by_entry():
 def test_hidden_norms_are_those_of_the_blocks_and_are_remembered(tiny32, tiny_base, tmp_path, monkeypatch):
     norms = measure(tiny32)
     assert len(norms) == tiny32.skeleton.layers and all(norm > 0 for norm in norms)
-    batch = tiny32.tokenizer("The ferry leaves", return_tensors="pt")["input_ids"]
-    states = tiny32.model(input_ids=batch, output_hidden_states=True).hidden_states
-    assert norms[0] == pytest.approx(float(states[1][0, 1:].norm(dim=-1).median()), rel=0.5)
+    of_tokens = []  # (blocks but the last, whose states are told after the final norm; tokens but each text's first)
+    for row in tokenize([("", sentence) for sentence in SENTENCES], tiny32.tokenizer, 64):
+        ids = torch.tensor([[*row.prompt, *row.completion]])
+        states = torch.stack(tiny32.model(input_ids=ids, output_hidden_states=True).hidden_states[1:-1])
+        of_tokens.append(states[:, 0, 1:].detach().double().norm(dim=-1))
+    assert norms[:-1] == pytest.approx(torch.cat(of_tokens, 1).median(1).values.tolist(), rel=1e-6)
     monkeypatch.setenv("PERFIT_CACHE", str(tmp_path))
     first = hidden_norms(str(tiny_base), "f" * 16, device="cpu", dtype="float32")
     monkeypatch.setattr("fed.base.model.load", None)
