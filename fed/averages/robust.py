@@ -47,6 +47,10 @@ NEEDS: dict[str, tuple[int, int]] = {
 NEEDS_ATTACKERS = ("trimmed", "bulyan")  # without any to expect they are the plain mean
 
 
+class TooFewClients(ValueError):
+    """Fewer replies than a mean needs against so many attackers."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Tensors that are maps: how they compare, and how a mean of maps is again such tensors.
@@ -78,7 +82,7 @@ def robust_mean(
     Returns:
         tensors in float64's rounding and the dtype of the inputs.
     Raises:
-        ValueError: too few replies for so many attackers.
+        TooFewClients: too few replies for so many attackers.
     """
     check_enough(name, len(replies), attackers)
     if name == "trimmed":
@@ -99,10 +103,10 @@ def robust_mean(
 
 
 def check_enough(name: str, replies: int, attackers: int) -> None:
-    """Raise ValueError where a mean cannot hold against so many attackers among so many replies."""
+    """Raise TooFewClients where a mean cannot hold against so many attackers among so many replies."""
     times, plus = NEEDS[name]
     if replies < times * attackers + plus:
-        raise ValueError(
+        raise TooFewClients(
             f"average={name!r} with attackers={attackers} needs at least {times} · {attackers} + {plus} = "
             f"{times * attackers + plus} replies, got {replies}; lower attackers, or have more users a round (fraction)"
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from flwr.app import Message
 
 from server_strategy.grid.translation import Translation
+from server_strategy.rounds.numbers import number_of
 from server_strategy.rounds.step import Round, Step
 from server_strategy.screening.sizes import outside
 
@@ -39,7 +40,7 @@ class Screened(Step):
         for place, reason in reasons.items():
             self._tell(current, replies[place], reason, left_out=True)
         within = [reply for place, reply in enumerate(replies) if place not in reasons]
-        weights = [float(reply.content.metric_records["metrics"]["num-examples"]) for reply in within]  # type: ignore[arg-type]
+        weights = [number_of(reply, "num-examples") for reply in within]
         for reply, weight in zip(within, weights, strict=True):
             share = weight / math.fsum(weights)
             if len(within) > 2 and share > MOST_OF_THE_WEIGHT:

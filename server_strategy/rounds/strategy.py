@@ -8,8 +8,8 @@ The strategy is wrapped, not subclassed. A round reads:
     steps      change what is averaged (`Step.after_replies`)
     average    with an average other than `fedavg`, of the users' edits here: the strategy gets one reply that holds the
                mean
+    check      a mean that is not finite ends the run, and so does the edit after the step
     step       from the round's start towards the mean, where that is not the mean itself (`fed.averages.server_step`)
-    check      an edit that is not finite ends the run
     record     a row of `rounds.jsonl`
 """
 
@@ -24,8 +24,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as stock
 from flwr.serverapp.strategy import Strategy
 
+from fed.averages.robust import TooFewClients
 from fed.averages.server_step import STEPPING, ServerStep, rate_of
-from fed.methods.method import Method
+from fed.methods.method import Method, Tensors
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.translation import Translation
@@ -134,11 +135,11 @@ class CollectiveStrategy(Strategy):
         drift = None
         if arrays is not None:
             edit = self._translation.from_record(arrays)  # in the strategies' dtype: FedAdam returns float64
-            if not all(bool(tensor.isfinite().all()) for tensor in edit.values()):
-                raise RunError(f"round {server_round}: the averaged edit is not finite; lower stage1-lr")
+            _check_finite(edit, server_round, "averaged", "stage1-lr")
             # Step.
             if self.server_step is not None:
                 edit = self.server_step(self._round.start, edit)
+                _check_finite(edit, server_round, "stepped", "server-lr")
             arrays = self._translation.to_record(edit)
             drift = self._method.drift(edit)
         # Record.
@@ -167,6 +168,8 @@ class CollectiveStrategy(Strategy):
         edits = [self._translation.edit_of(reply) for reply in replies]
         try:
             mean = self._method.average(self._average, edits, weights, current.start)
+        except TooFewClients as error:
+            raise TooFewReplies(f"round {current.number}: {error}") from error
         except ValueError as error:
             raise RunError(f"round {current.number}: {error}") from error
         metrics = MetricRecord({"num-examples": int(sum(weights))})
@@ -182,6 +185,11 @@ class CollectiveStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return None
+
+
+def _check_finite(edit: Tensors, number: int, what: str, key: str) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in edit.values()):
+        raise RunError(f"round {number}: the {what} edit is not finite; lower {key}")
 
 
 def make_strategy(

@@ -8,6 +8,7 @@ import torch
 from fed.averages.server_step import STEPPING
 from fed.averages.svd import svd_mean
 from server_strategy.grid.nodes import RunError
+from server_strategy.rounds.strategy import TooFewReplies
 
 OF_MEANS = [(name, "svd") for name in (*STEPPING, "fedprox", "fedavg")]
 OF_AVERAGES = [("fedavg", name) for name in ("fedavg", "polar", "median", "krum", "multikrum")]
@@ -56,6 +57,13 @@ def test_fedprox_tells_every_user_how_hard_to_pull_and_fedavg_nobody(rounds_of):
     assert all("proximal-mu" not in message.content["config"] for message in rounds_of("fedavg", "svd").messages())
 
 
-def test_too_few_replies_for_the_attackers_end_the_run_in_one_line(rounds_of, edits):
-    with pytest.raises(RunError, match="round 1: average='krum' with attackers=1 needs at least .* = 5 replies, got 4"):
+def test_a_step_that_ends_past_all_numbers_ends_the_run_before_it_is_broadcast(rounds_of, edits):
+    ran = rounds_of("fedavg", "svd", server_lr=1e39)
+    with pytest.raises(RunError, match="round 1: the stepped edit is not finite; lower server-lr"):
+        ran.mean(edits)
+    assert ran.rows == []
+
+
+def test_too_few_replies_for_the_attackers_are_too_few_for_the_round_in_one_line(rounds_of, edits):
+    with pytest.raises(TooFewReplies, match="round 1: average='krum' with attackers=1 needs at least .* = 5 replies, got 4"):
         rounds_of("fedavg", "krum", attackers=1).mean(edits)
