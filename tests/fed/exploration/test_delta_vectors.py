@@ -1,6 +1,7 @@
 """δ-vectors: a difference of two states at one token, by a history of one's own or of another's."""
 
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -58,15 +59,16 @@ def test_every_user_lends_a_history_to_exactly_one_other():
 
 
 def test_two_users_are_in_memory_at_a_time(tiny32):
-    loaded = 0
+    loaded = []
 
     def load(user_id):
-        nonlocal loaded
-        loaded += 1
-        return make_user(user_id)
+        assert sum(user() is not None for user in loaded) < 2
+        user = make_user(user_id)
+        loaded.append(weakref.ref(user))
+        return user
 
     for number, _ in enumerate(delta_vectors(tiny32, TASK, USERS, load, CONTEXT), 1):
-        assert loaded == 2 * number
+        assert len(loaded) == 2 * number
 
 
 def test_no_gold_and_no_answer_to_a_query_is_read(tiny32):
