@@ -50,12 +50,12 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     if settings.resume:
         held.enter_context(lock)
     saved = resume.saved(settings, folder)
-    replace_dead_actors(warn)
     grid = SupervisedGrid(grid, deadline=settings.run_deadline, warn=warn)
     log = RunLog(settings, folder)
     with log.phase("greeting"):
         federation = find_nodes(grid, settings, log.refuse_node)
     log.greet(federation)
+    replace_dead_actors(warn)  # the nodes have answered, so Ray's actors are there
     method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
     if not settings.resume:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from kills import in_process
+from kills import in_process, on_flower
 from kills.trial import EQUAL, LOUD, Finished, Outcome, finished, lost, table
 from rich.console import Console
 from simulation.processes import family
@@ -73,6 +73,20 @@ def test_a_command_that_is_left_leaves_no_copy_of_itself(settings_in, tmp_path, 
 )
 def test_no_kill_loses_a_finished_round_or_user_and_all_end_as_the_unbroken_run(command, tmp_path, kills, kinds):
     file = tmp_path / "kills.json"
-    code, said, _ = command("kill", "--kills", kills, "--kinds", kinds, "--seed", 1, "--json", file)
+    done = command("kill", "--kills", kills, "--kinds", kinds, "--seed", 1, "--json", file)
     outcomes = json.loads(file.read_text())["kills"]
-    assert code == 0 and len(outcomes) == kills, said
+    assert done.code == 0 and len(outcomes) == kills, done.out + done.err
+
+
+@pytest.mark.nightly
+def test_a_run_goes_on_by_itself_where_an_actor_is_killed_and_asks_its_users_again(short_run, tmp_path):
+    runs = {}
+    for kind in (None, "actor"):
+        long = {"rounds": 3, "fraction": 1.0, "local_epochs": 12, "max_items": 20, "temperature": 0.0}
+        ended = on_flower.run("lamp7", short_run(tmp_path / str(kind), **long), kind=kind, after=2.0)
+        assert ended.code == 0 and ended.report is not None and not ended.left, ended
+        runs[kind] = json.loads(ended.report.read_text())
+    log = (ended.report.parent / "run.log").read_text()
+    assert ended.hit and "an actor of the simulation has died" in log and "are asked again" in log
+    assert runs["actor"]["errors"] == [] and runs["actor"]["arms"] == runs[None]["arms"]
+    assert [row["loss"] for row in runs["actor"]["rounds"]] == [row["loss"] for row in runs[None]["rounds"]]

@@ -65,5 +65,6 @@ def test_a_step_that_ends_past_all_numbers_ends_the_run_before_it_is_broadcast(r
 
 
 def test_too_few_replies_for_the_attackers_are_too_few_for_the_round_in_one_line(rounds_of, edits):
-    with pytest.raises(TooFewReplies, match="round 1: average='krum' with attackers=1 needs at least .* = 5 replies, got 4"):
+    line = "round 1: average='krum' with attackers=1 needs at least .* = 5 replies, got 4"
+    with pytest.raises(TooFewReplies, match=line):
         rounds_of("fedavg", "krum", attackers=1).mean(edits)
