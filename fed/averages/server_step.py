@@ -20,13 +20,12 @@ Shapes:  L edited layers · r rank · d hidden size
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from fed.averages.entrywise import Edit
 from fed.edits import stiefel
+from fed.edits.loreft import in_coordinates
 
 ADAPTIVE = ("fedadam", "fedadagrad", "fedyogi")
 STEPPING = ("fedavgm", *ADAPTIVE)
@@ -68,7 +67,7 @@ class ServerStep:
         Returns:
             tensors named as those of `mean`, computed in float64, in their dtype.
         """
-        x, x_mean = _coordinates(start), _coordinates(mean)
+        x, x_mean = in_coordinates(start), in_coordinates(mean)
         stepped = {name: x[name] + self._step_of(name, x_mean[name] - x[name]) for name in x if name != "R"}
         if "R" in x:
             way = x_mean["R"] - x["R"]
@@ -101,9 +100,3 @@ class ServerStep:
             )
         state[f"v/{name}"] = v
         return self._rate * m / (v.sqrt() + TAU)
-
-
-def _coordinates(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An edit's R, D and b; other tensors as they are; float64."""
-    wide = {name: tensor.double() for name, tensor in tensors.items()}
-    return {"R": wide["R"], "D": wide["W"] - wide["R"], "b": wide["b"]} if {"R", "W"} <= wide.keys() else wide

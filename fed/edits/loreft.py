@@ -60,6 +60,12 @@ class _Spread(torch.autograd.Function):
         return gradient.cpu().double().sum(-2).to(gradient.dtype).to(gradient.device), None
 
 
+def in_coordinates(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An edit's R, D = W − R and b, in which small changes are small numbers; other tensors as they are; float64."""
+    wide = {name: tensor.double() for name, tensor in tensors.items()}
+    return {"R": wide["R"], "D": wide["W"] - wide["R"], "b": wide["b"]} if {"R", "W"} <= wide.keys() else wide
+
+
 @dataclass(frozen=True)
 class EditShape:
     """What an edit looks like: which decoder blocks, what rank, what hidden size."""
