@@ -76,15 +76,8 @@ def evaluate(
         partners = swap_partners([u.user_id for u in users if u.user_id in private])
     questions, spans = _questions(users, private, partners, has_collective)
     # The golds' losses and the answers, of all users and arms together.
-    answers: list[str] | None = None
-    if choice is not None and max_new_tokens:
-        golds = [query.gold for user, _, _ in spans for query in user.queries]
-        losses, answers = _choose(reader, questions, golds, choice, on_rows)
-    else:
-        losses = reader.losses(questions, on_rows)
-    if choice is None and max_new_tokens:
-        stop = "\n"  # an answer is one line in every LaMP task
-        answers = reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
+    golds = [query.gold for user, _, _ in spans for query in user.queries]
+    losses, answers = losses_and_answers(reader, questions, golds, max_new_tokens, choice, on_rows)
     # What the golds themselves would score, as far as they can be written: the same in every arm.
     ceilings: dict[str, dict[str, float]] = {}
     if tokenizer is not None and max_new_tokens and task.kind == "generation":
@@ -131,6 +124,24 @@ def _questions(
                 questions.append(Question(row, collective, personal, (user.user_id, query.id)))
             spans.append((user, arm, slice(start, len(questions))))
     return questions, spans
+
+
+def losses_and_answers(
+    reader: Reader,
+    questions: Sequence[Question],
+    golds: Sequence[str],
+    max_new_tokens: int,
+    choice: Choice | None,
+    on_rows: Callable[[int], None] | None = None,
+) -> tuple[list[Loss], list[str] | None]:
+    """Of each question what its gold costs, and its answer: one of the labels, or decoded; None at 0 new tokens."""
+    if not max_new_tokens:
+        return reader.losses(questions, on_rows), None
+    if choice is not None:
+        return _choose(reader, questions, golds, choice, on_rows)
+    losses = reader.losses(questions, on_rows)
+    stop = "\n"  # an answer is one line in every LaMP task
+    return losses, reader.generate(questions, max_new_tokens=max_new_tokens, stop=stop, on_rows=on_rows)
 
 
 def _choose(

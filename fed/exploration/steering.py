@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
-from fed.edits.stack import EditStack, Layer
+from fed.edits.stack import Layer
 
 
-def steering(directions: Tensor, doses: Sequence[float], layer: int) -> EditStack:
-    """A stack of one layer whose edit number `n · len(doses) + k` adds `doses[k] · directions[n]`.
+def steering(directions: Tensor, doses: Sequence[float], layer: int) -> Layer:
+    """A layer whose edit number `n · len(doses) + k` adds `doses[k] · directions[n]`.
 
     Args:
         directions: (N, d); one of zeros adds nothing.
@@ -32,4 +32,4 @@ def steering(directions: Tensor, doses: Sequence[float], layer: int) -> EditStac
     for s in directions.float():
         R = torch.nn.functional.normalize(s, dim=0).view(1, 1, -1)
         edits += [{"R": R, "W": R.clone(), "b": (dose * s.norm()).view(1, 1)} for dose in doses]
-    return EditStack(Layer(EditBank.from_tensors(shape, edits), Positions.parse("answer")))
+    return Layer(EditBank.from_tensors(shape, edits), Positions.parse("answer"))

@@ -3,8 +3,9 @@
     h + α s  at one block, from the prompt's last token on; s is the user's own δ-vector, another user's, or the mean of
     all others' (the collective shift without the user)
 
-on the test queries of the users whom PerFit is trained and tested on, so the trained edit's loss stands beside the
-curve: the same rows, the same base. The bare base's loss must be the run's own, or the command fails.
+on the test queries of the users whom PerFit is trained and tested on, so what the trained edit costs and scores stands
+beside the curves: the same rows, the same base, answers decoded alike. The bare base's loss must be the run's own, or
+the command fails.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from rich.console import Console
 from rich.progress import track
 
 from exploration.figures import CHANCE, DIFFERENCE, INK, OTHER, OWN, Drawing, Table, grid, legend, number
-from exploration.options import add_context, caption, facts, subject
+from exploration.options import Subject, add_context, caption, facts, subject
 from exploration.sweeps import runs
 from exploration.vectors import Array, vectors_of
-from fed.answering.edited_rows import EditedRow
-from fed.answering.scoring import losses
-from fed.base.model import BaseModel
+from fed import methods
+from fed.answering.choice import Choice
+from fed.answering.evaluation import TestUser, losses_and_answers
+from fed.answering.reader import Question
 from fed.exploration.steering import steering
-from fed.forward.batching import Row, tokenize
+from fed.forward.batching import tokenize
+from fed.lamp import metrics
 from fed.lamp.cohorts import test_pairs
-from fed.methods.edit_reader import on_base
+from fed.methods.edit_reader import EditReader
+from fed.settings.settings import Settings
 from fed.statistics import paired_t
 
 SUMMARY = "δ-vectors added at decoding, dose by dose, beside the trained edit"
@@ -60,76 +64,106 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     (trained,) = runs.outcomes(options, [cell], console)
     looked_at = subject(options, only=sorted(trained["users"]))
     vectors = vectors_of(options, console, looked_at)
-    task, base = looked_at.corpus.task, looked_at.base
-    rows = {
-        user: tokenize(
-            [
-                pair
-                for _, pair in test_pairs(
-                    task,
-                    looked_at.corpus.user(user),
-                    cohorts=settings.cohorts,
-                    max_queries=settings.max_queries,
-                    held_out=settings.held_out,
-                )
-            ],
-            base.tokenizer,
-            settings.max_length,
-        )
-        for user in vectors.users
-    }
-    # The curves: each user's loss per token at every dose of every direction.
-    count = len(vectors.users)
+    users = [_tested(looked_at, settings, user) for user in vectors.users]
+    # The curves: each user's loss per token and score at every dose of every direction.
+    count = len(users)
     directions = {
         "own": vectors.own,
         "other": np.roll(vectors.own, -1, axis=0),
         "mean": (vectors.own.sum(0) - vectors.own) / max(1, count - 1),
     }
     curves = {
-        name: _curves(base, list(rows.values()), of_users, options.doses, looked_at.context.layer, console)
+        name: _curves(looked_at, settings, users, of_users, options.doses, console)
         for name, of_users in directions.items()
     }
+    losses = {name: loss for name, (loss, _) in curves.items()}
     start = options.doses.index(0.0)
-    bare = [float(curves["own"][user, start]) for user in range(count)]
-    expected = [trained["users"][user]["base"] for user in vectors.users]
+    bare = [float(losses["own"][user, start]) for user in range(count)]
+    expected = [trained["users"][user.user_id]["base"] for user in users]
     if not np.allclose(bare, expected, rtol=TOLERANCE):
         raise ValueError(f"the base's losses must be those of the run, {expected}, and are {bare}")
-    best = int(curves["own"].mean(0).argmin())
+    best = int(losses["own"].mean(0).argmin())
     return {
-        "of": facts(options, base.skeleton, count) | {"layer": looked_at.context.layer},
+        "of": facts(options, looked_at.base.skeleton, count) | {"layer": looked_at.context.layer},
         "doses": options.doses,
-        "losses": {name: values.tolist() for name, values in curves.items()},
-        "trained": {
-            arm: [trained["users"][user][arm] for user in vectors.users]
-            for arm in ("stage1", "stage1+2", "swapped")
-            if all(arm in trained["users"][user] for user in vectors.users)
-        },
+        "losses": {name: values.tolist() for name, values in losses.items()},
+        "trained": _of_trained(trained["users"], users),
+        "metric": runs.main_metric(options.task),
+        "scores": {name: score.tolist() for name, (_, score) in curves.items() if score is not None},
+        "trained_scores": _of_trained(trained["user_scores"], users),
         "best_dose": options.doses[best],
         "tests": {
-            "own at its best dose minus none": _gap(curves["own"][:, best] - curves["own"][:, start]),
-            "own minus another's, at that dose": _gap(curves["own"][:, best] - curves["other"][:, best]),
-            "own minus the mean of the others, at that dose": _gap(curves["own"][:, best] - curves["mean"][:, best]),
+            "own at its best dose minus none": _gap(losses["own"][:, best] - losses["own"][:, start]),
+            "own minus another's, at that dose": _gap(losses["own"][:, best] - losses["other"][:, best]),
+            "own minus the mean of the others, at that dose": _gap(losses["own"][:, best] - losses["mean"][:, best]),
             "own at its best dose minus stage 1 + 2": _gap(
-                curves["own"][:, best] - np.array([trained["users"][user]["stage1+2"] for user in vectors.users])
+                losses["own"][:, best] - np.array([trained["users"][user.user_id]["stage1+2"] for user in users])
             ),
         },
     }
 
 
+def _tested(looked_at: Subject, settings: Settings, user_id: str) -> TestUser:
+    """A user's test queries as the run asked them."""
+    pairs = test_pairs(
+        looked_at.corpus.task,
+        looked_at.corpus.user(user_id),
+        cohorts=settings.cohorts,
+        max_queries=settings.max_queries,
+        held_out=settings.held_out,
+    )
+    rows = tokenize(
+        [pair for _, pair in pairs],
+        looked_at.base.tokenizer,
+        settings.max_length,
+        prompt_format=settings.prompt_format,
+    )
+    return TestUser(user_id, [query for query, _ in pairs], rows)
+
+
 def _curves(
-    base: BaseModel, rows: list[list[Row]], directions: Array, doses: list[float], layer: int, console: Console
-) -> Array:
-    """(users, doses) loss per token of each user's rows."""
-    stack = on_base(steering(torch.from_numpy(directions), doses, layer), base)
-    found = np.zeros((len(rows), len(doses)))
-    for user in track(range(len(rows)), "dose by dose", console=console, transient=True):
-        asked = [EditedRow(row, (user * len(doses) + dose,)) for dose in range(len(doses)) for row in rows[user]]
-        answered = losses(base, asked, stack)
-        size = len(rows[user])
+    looked_at: Subject,
+    settings: Settings,
+    users: list[TestUser],
+    directions: Array,
+    doses: list[float],
+    console: Console,
+) -> tuple[Array, Array | None]:
+    """(users, doses) loss per token of each user's rows, and the metric of its answers, drawn as the run draws them;
+    None where the run gives no answers.
+    """
+    task, base = looked_at.corpus.task, looked_at.base
+    choice = None
+    if settings.answer == "choice":
+        choice = Choice.of(task, base.tokenizer, settings.max_length, settings.prompt_format)
+    shifts = steering(torch.from_numpy(directions), doses, looked_at.context.layer)
+    names = [f"{user.user_id} {dose}" for user in users for dose in doses]
+    reader = EditReader(methods.make(settings, base.skeleton), base, personal=shifts, names=names)
+    per_token, score = np.zeros((2, len(users), len(doses)))
+    for place, user in enumerate(track(users, "dose by dose", console=console, transient=True)):
+        golds = [query.gold for query in user.queries]
+        questions = [
+            Question(row, False, f"{user.user_id} {dose}", (user.user_id, query.id))
+            for dose in doses
+            for query, row in zip(user.queries, user.rows, strict=True)
+        ]
+        nlls, answers = losses_and_answers(reader, questions, golds * len(doses), settings.max_new_tokens, choice)
         for dose in range(len(doses)):
-            of_dose = answered[dose * size : (dose + 1) * size]
-            found[user, dose] = sum(loss.nll for loss in of_dose) / sum(loss.tokens for loss in of_dose)
-    return found
+            span = slice(dose * len(golds), (dose + 1) * len(golds))
+            per_token[place, dose] = sum(loss.nll for loss in nlls[span]) / sum(loss.tokens for loss in nlls[span])
+            if answers is not None:
+                sums = metrics.statistics(task, golds, answers[span], rouge_tokenizer=settings.rouge_tokenizer)
+                score[place, dose] = metrics.scores(task, sums)[runs.main_metric(task.name)]
+    return per_token, score if settings.max_new_tokens else None
+
+
+def _of_trained(of_users: dict[str, dict[str, float]], users: list[TestUser]) -> dict[str, list[float]]:
+    """The trained arms that all these users have, user by user."""
+    return {
+        arm: [of_users[user.user_id][arm] for user in users]
+        for arm in ("stage1", "stage1+2", "swapped")
+        if all(arm in of_users.get(user.user_id, {}) for user in users)
+    }
 
 
 def _gap(differences: Array) -> dict[str, float | None]:
@@ -155,32 +189,48 @@ def words(result: dict[str, Any]) -> list[str]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    means = {name: np.mean(values, axis=0) for name, values in result["losses"].items()}
-    rows = [
-        [f"{dose:g}", *(number(float(means[name][i]), 3) for name in WHOSE)] for i, dose in enumerate(result["doses"])
-    ]
-    rows += [[f"trained, {arm}", number(float(np.mean(v)), 3), "", ""] for arm, v in result["trained"].items()]
-    return [Table("Loss per token, mean over users", ("dose α", *WHOSE.values()), rows)]
+    head = ("dose α", *WHOSE.values())
+    made = []
+    for what, by_direction, trained in _panels(result):
+        means = {name: np.mean(values, axis=0) for name, values in by_direction.items()}
+        rows = [[f"{dose:g}", *(number(float(means[name][i]), 3) for name in WHOSE)]
+                for i, dose in enumerate(result["doses"])]  # fmt: skip
+        rows += [[f"trained, {arm}", number(float(np.mean(v)), 3), "", ""] for arm, v in trained.items()]
+        made.append(Table(f"{what[0].upper()}{what[1:]}, mean over users", head, rows))
+    return made
+
+
+def _panels(result: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """What is drawn against the dose: its name, its curves and the trained arms'. Without answers the loss alone."""
+    loss = ("loss per token (lower is better)", result["losses"], result["trained"])
+    if not result.get("scores"):
+        return [loss]
+    return [loss, (runs.metric_label(result["metric"]), result["scores"], result["trained_scores"])]
 
 
 def drawings(result: dict[str, Any]) -> list[Drawing]:
+    panels = _panels(result)
+
     def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        for name, (colour, marker, dash) in LOOKS.items():
-            values = np.mean(result["losses"][name], axis=0)
-            axes.plot(
-                result["doses"], values, color=colour, marker=marker, linestyle=dash, markersize=4, label=WHOSE[name]
-            )
-        for arm, (colour, dash) in {"stage1": (CHANCE, "--"), "stage1+2": (INK, "-")}.items():
-            if arm in result["trained"]:
-                height = float(np.mean(result["trained"][arm]))
-                axes.axhline(height, color=colour, linestyle=dash, linewidth=1, label=f"trained, {arm}")
-        axes.set_xscale("symlog", linthresh=0.05)
-        axes.set_xticks(result["doses"], [f"{dose:g}" for dose in result["doses"]], fontsize=8)
-        axes.minorticks_off()
+        every = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, (what, by_direction, trained) in zip(every, panels, strict=True):
+            for name, (colour, marker, dash) in LOOKS.items():
+                values = np.mean(by_direction[name], axis=0)
+                axes.plot(
+                    result["doses"], values, color=colour, marker=marker, linestyle=dash, markersize=4,
+                    label=WHOSE[name],
+                )  # fmt: skip
+            for arm, (colour, dash) in {"stage1": (CHANCE, "--"), "stage1+2": (INK, "-")}.items():
+                if arm in trained:
+                    height = float(np.mean(trained[arm]))
+                    axes.axhline(height, color=colour, linestyle=dash, linewidth=1, label=f"trained, {arm}")
+            axes.set_ylabel(what.replace(" (", ", mean over users\n("), fontsize=8)
+            axes.set_xscale("symlog", linthresh=0.05)
+            axes.set_xticks(result["doses"], [f"{dose:g}" for dose in result["doses"]], fontsize=8)
+            axes.minorticks_off()
+            grid(axes)
         axes.set_xlabel("dose α")
-        axes.set_ylabel("loss per token, mean over users\n(lower is better)")
-        grid(axes)
         legend(figure)
 
-    return [Drawing("steer", f"δ-vectors added at decoding\n{caption(result['of'])}", 4.4, paint)]
+    title = f"δ-vectors added at decoding\n{caption(result['of'])}"
+    return [Drawing("steer", title, 1.6 + 2.8 * len(panels), paint)]

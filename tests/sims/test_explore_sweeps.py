@@ -138,5 +138,7 @@ def test_learned_and_steer_stand_beside_the_edits_that_were_trained(command, kep
     assert ended.code == 0, ended.err
     steer = result(tmp_path, "steer")
     bare = steer["doses"].index(0.0)
-    assert steer["losses"]["own"][0][bare] == steer["losses"]["other"][0][bare]  # no dose, no direction
+    for what in ("losses", "scores"):
+        assert steer[what]["own"][0][bare] == steer[what]["other"][0][bare]  # no dose, no direction
+    assert steer["metric"] == "rougeL" and set(steer["trained_scores"]) == set(steer["trained"])
     assert command("explore", "report", "--out", tmp_path).code == 0

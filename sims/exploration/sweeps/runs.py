@@ -20,7 +20,8 @@ from simulation.apps import parsed
 
 from exploration.options import check, folder
 from fed.base.skeleton import Skeleton, skeleton
-from fed.lamp.tasks import get_task
+from fed.lamp import metrics
+from fed.lamp.tasks import Task, get_task
 from fed.statistics import paired_t
 from server_strategy.report.tables import METRICS
 
@@ -67,11 +68,11 @@ def outcomes(options: argparse.Namespace, cells: Sequence[Cell], console: Consol
     )
     for cell, why in lost.items():
         raise ValueError(f"{cell.task} {cell.label} failed: {why}")
-    return [outcome(reports[cell]) for cell in cells]
+    return [outcome(reports[cell], get_task(cell.task)) for cell in cells]
 
 
-def outcome(report: Mapping[str, Any]) -> Outcome:
-    """A report's scores by arm, each user's loss per token by arm, parameters and seconds."""
+def outcome(report: Mapping[str, Any], task: Task) -> Outcome:
+    """A report's scores by arm, each user's loss per token and main metric by arm, parameters and seconds."""
     parameters = report["parameters"]
     trained = parameters["stage1"] + parameters["stage2"]
     seconds = report["seconds"]
@@ -79,6 +80,15 @@ def outcome(report: Mapping[str, Any]) -> Outcome:
         "arms": {arm: scores for arm in ARMS if (scores := report["arms"].get(arm)) is not None},
         "users": {
             user["user_id"]: {arm: sums["nll"] / sums["tokens"] for arm, sums in user["sums"].items()}
+            for user in report["users"]
+            if user["sums"]
+        },
+        "user_scores": {
+            user["user_id"]: {
+                arm: metrics.scores(task, sums)[main_metric(task.name)]
+                for arm, sums in user["sums"].items()
+                if sums.get("count")
+            }
             for user in report["users"]
             if user["sums"]
         },
