@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fed.atomic_write import sync
+from fed.base.files.cache import making
 from fed.base.files.safetensors import entries
 from fed.base.files.whole import weight_files
 
@@ -37,7 +38,7 @@ _CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.js
 def folder_in(folder: Path, dtype: torch.dtype, cache: Path) -> Path:
     """A folder to load the base model of `folder` from: a copy in `dtype` under `cache`, or `folder` itself.
 
-    Made on first use, by rename, so that racers are safe.
+    Made on first use, once a host however many processes ask for it, and by rename.
     """
     try:
         copied = cache / "weights" / f"{folder.resolve().name[:60]}-{_CODES[dtype]}-{_key(folder)}"
@@ -45,21 +46,26 @@ def folder_in(folder: Path, dtype: torch.dtype, cache: Path) -> Path:
             return copied
         if not _pays(folder, dtype, cache):
             return folder
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=copied.parent, prefix=".building-"))
-        try:
-            for file in weight_files(folder):
-                _convert(file, building / file.name, dtype)
-            for name in _CONFIGS:
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, building / name)
-            building.chmod(0o755)
-            building.rename(copied)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        with making(copied.parent):
+            if not (copied / "config.json").is_file():
+                _make(folder, copied, dtype)
     except (OSError, ValueError, KeyError, SafetensorError):  # no room, no right to write, an unknown layout
         return copied if (copied / "config.json").is_file() else folder  # a racer may have been first
     return copied
+
+
+def _make(folder: Path, copied: Path, dtype: torch.dtype) -> None:
+    building = Path(tempfile.mkdtemp(dir=copied.parent, prefix=".building-"))
+    try:
+        for file in weight_files(folder):
+            _convert(file, building / file.name, dtype)
+        for name in _CONFIGS:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, building / name)
+        building.chmod(0o755)
+        building.rename(copied)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def _key(folder: Path) -> str:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def cache_home() -> Path:
@@ -24,3 +31,19 @@ def sample(file: Path, pieces: int = 64, size: int = 4096) -> bytes:
             opened.seek(i * (length - size) // (pieces - 1))
             stretches.append(opened.read(size))
     return b"".join(stretches)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Inside, no other process makes something in this folder of the cache, nor on another host that shares its disk.
+
+    Whoever comes second waits, and then finds what the first has made. The lock is the system's, so it ends with its
+    process; where the file system has no such locks all make the same at a time. Raises OSError where nothing can be
+    written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("a") as file:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield

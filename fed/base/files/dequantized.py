@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fed.base.files import gguf
-from fed.base.files.cache import cache_home, sample
+from fed.base.files.cache import cache_home, making, sample
 from fed.base.files.quiet import quiet
 from fed.base.files.refusal import BaseModelError, reason
 
 
 def dequantized(file: Path) -> Path:
-    """The cache folder of a GGUF file or of all its parts; made on first use, by rename, so that racers are safe.
+    """The cache folder of a GGUF file or of all its parts; made on first use, once a host, and by rename.
 
     Raises:
         BaseModelError: a part is missing, the file is cut short, or transformers cannot read it whole.
@@ -33,7 +34,14 @@ def dequantized(file: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     readers = gguf.require_whole(parts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with making(folder.parent):
+        if not (folder / "config.json").is_file():
+            _make(parts, readers, folder)
+    return folder
+
+
+def _make(parts: Sequence[Path], readers: list[Any], folder: Path) -> None:
+    first = parts[0]
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
         if len(parts) > 1:
@@ -51,7 +59,6 @@ def dequantized(file: Path) -> Path:
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return folder
 
 
 def _write(file: Path, named: Path, folder: Path) -> None:

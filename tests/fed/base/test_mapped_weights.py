@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,31 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing_behind(folder_of, tmp_path
     monkeypatch.setattr(os, "fsync", full)
     assert mapped_weights.folder_in(folder, torch.float32, tmp_path / "cache") == folder
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
+
+
+def test_who_comes_while_a_copy_is_made_waits_for_it_and_makes_none(folder_of, tmp_path, monkeypatch):
+    folder, convert, made, second_asks = folder_of(), mapped_weights._convert, [], threading.Event()
+    pays = mapped_weights._pays
+
+    def slowly(source, target, dtype):
+        made.append(source)
+        assert second_asks.wait(10)
+        convert(source, target, dtype)
+
+    def asked(*arguments):
+        if made:
+            second_asks.set()
+        return pays(*arguments)
+
+    monkeypatch.setattr(mapped_weights, "_convert", slowly)
+    monkeypatch.setattr(mapped_weights, "_pays", asked)
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(mapped_weights.folder_in, folder, torch.float32, tmp_path / "cache")
+        while not made:
+            time.sleep(0.01)
+        second = both.submit(mapped_weights.folder_in, folder, torch.float32, tmp_path / "cache")
+        assert first.result() == second.result() == copies(tmp_path)[0]
+    assert len(made) == 1
 
 
 @pytest.mark.nightly
