@@ -20,8 +20,9 @@ from fed.settings.settings import Settings
 from server_strategy import personalization
 from server_strategy.checkpoint import resume
 from server_strategy.checkpoint.history import History
+from server_strategy.grid import hosts
 from server_strategy.grid.actors import replace_dead_actors
-from server_strategy.grid.nodes import find_nodes
+from server_strategy.grid.nodes import RunError, find_nodes
 from server_strategy.grid.supervised import SupervisedGrid
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
@@ -55,11 +56,15 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     with log.phase("greeting"):
         federation = find_nodes(grid, settings, log.refuse_node)
     log.greet(federation)
+    if len(there := hosts.names()) > 1:
+        say(f"Ray: {len(there)} hosts, {', '.join(there[:8])}{', …' if there[8:] else ''}")
     replace_dead_actors(warn)  # the nodes have answered, so Ray's actors are there
     method = methods.make(settings, federation.skeleton)
     folder.mkdir(parents=True, exist_ok=True)
     if not settings.resume:
         held.enter_context(lock)
+    if problem := hosts.apart(settings.resume or f"{settings.output_dir}/{folder.name}"):
+        raise RunError(problem)
     history = History(folder, resume.identity(settings, federation), log, method.whole)
     history.begin(saved)
     translation = Translation(method.collective_shapes(), settings.wire_dtype)

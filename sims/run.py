@@ -5,7 +5,8 @@
 
 `flwr run` returns at once and exits 0 even when the ServerApp raised. This checks the settings, data and base model
 first, starts a SuperLink of its own (unless FLWR_HOME is set: then that one's is used and left running), streams the
-log, and exits non-zero unless the run completed. The last line is the path of report.json.
+log, and exits non-zero unless the run completed. The last line is the path of report.json. With RAY_ADDRESS=HOST:PORT
+it runs on that Ray cluster's machines (sims/CLUSTER.md).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from console.command import options_of, start, told
 from console.leaving import adopt_orphans
 from simulation import wall_clock
 from simulation.apps import left_out, preflight, settings_of, spelled_out, words
+from simulation.environment import ray_cluster
 from simulation.processes import PeakMemory, end, family
 from simulation.superlink import final_status, flwr_json, status_now, stream_log, superlink
 from simulation.watch import Watch
@@ -65,6 +67,8 @@ def run(app: Path, overrides: list[str], federation: list[str], *, verbose: bool
         preflight(settings)
 
     peak = 0
+    if cluster := ray_cluster(os.environ):
+        print(f"Ray: the cluster at {cluster}, as RAY_ADDRESS says", flush=True)
     with superlink(meanwhile=check) as (environment, watch):
         memory = PeakMemory(watch.pid) if watch else None
         if memory:

@@ -3,6 +3,7 @@
 nodes          wait until all are registered, ask each whom it hosts and what base it runs
 supervised     a deadline over the whole run, and a second try where a node's process died
 actors         in a simulation, Ray's actors that died are replaced
+hosts          of a Ray cluster: who they are, and whether all of them see the run's folder
 user_grid      a Grid whose nodes are users: stock strategies sample and average users
 packing        several users in one message, and its reply taken apart
 translation    between the arrays that strategies see and those that travel

@@ -7,6 +7,8 @@ is like: behind a web proxy, with a long or shared temporary folder, with a home
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -28,6 +30,23 @@ def without_proxy(environment: Mapping[str, str], hosts: tuple[str, ...] = LOOPB
     named = [host.strip() for host in before.split(",") if host.strip()]
     direct = ",".join([*(host for host in hosts if host not in named), *named])
     return {**environment, "no_proxy": direct, "NO_PROXY": direct}
+
+
+def ray_cluster(environment: Mapping[str, str]) -> str:
+    """The address of the Ray cluster that runs go to (RAY_ADDRESS); "" where each starts a Ray of its own.
+
+    Raises ValueError where nobody answers there.
+    """
+    address = environment.get("RAY_ADDRESS", "")
+    if named := re.fullmatch(r"\[?([^/\[\]]+)\]?:(\d{1,5})", address):
+        try:
+            socket.create_connection((named[1], int(named[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"RAY_ADDRESS must be the host:port of a Ray cluster's head, got {address!r}, where nobody answers "
+                f"({error}); start one (sims/CLUSTER.md), or unset it"
+            ) from None
+    return address
 
 
 def run_folder() -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -12,7 +10,6 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 from simulation.in_process import InProcessGrid, simulated
 
-from server_strategy.grid import actors
 from server_strategy.grid.nodes import RunError, answered
 from server_strategy.grid.supervised import SupervisedGrid
 
@@ -75,36 +72,3 @@ def test_who_dies_again_has_failed_and_who_fails_otherwise_is_not_asked_again(as
 def test_a_silent_node_ends_the_run_at_its_deadline_and_says_so(ask):
     with pytest.raises(RunError, match="run-deadline = 0.2 s, and 1 of 2 SuperNodes have not answered; .* resume"):
         ask(deadline=0.2, silent=(1001,))
-
-
-def test_a_dead_actor_is_replaced_in_flower_s_pool(monkeypatch):
-    class Died(Exception):
-        pass
-
-    class Pool:
-        def __init__(self):
-            self.made, self.pool, self._future_to_actor = 0, [], {"future": "dead"}
-
-        def create_actor_fn(self):
-            return "new"
-
-        def fetch_result_and_return_actor_to_pool(self, future):
-            if self._future_to_actor[future] == "dead":
-                raise Died
-            return self._future_to_actor.pop(future)
-
-    ray = SimpleNamespace(exceptions=SimpleNamespace(RayActorError=Died))
-    monkeypatch.setitem(sys.modules, actors._POOL, SimpleNamespace(BasicActorPool=Pool, ray=ray))
-    warnings: list[str] = []
-    actors.replace_dead_actors(warnings.append)
-    actors.replace_dead_actors(warnings.append)  # a second run in this process
-    pool = Pool()
-    with pytest.raises(Died):  # the message fails; Flower then takes back what stands for it
-        pool.fetch_result_and_return_actor_to_pool("future")
-    assert pool._future_to_actor == {"future": "new"} and len(warnings) == 1
-    assert pool.fetch_result_and_return_actor_to_pool("future") == "new"
-
-
-def test_flower_s_pool_still_is_what_is_mended():
-    pool = pytest.importorskip(actors._POOL).BasicActorPool
-    assert {"fetch_result_and_return_actor_to_pool", "add_actor_back_to_pool"} <= vars(pool).keys()
