@@ -80,9 +80,11 @@ class EditSession:
 
 
 @contextmanager
-def edited(model: nn.Module, stages: Sequence[Stage]) -> Iterator[EditSession]:
+def edited(model: nn.Module, stages: Sequence[Stage], *, first: int = 0) -> Iterator[EditSession]:
     """Edit the outputs of decoder blocks while the context lasts.
 
+    Args:
+        first: blocks below it are left alone, where passes resume at its output (`fed.forward.activation_cache`).
     Raises:
         ValueError: a layer that the model has not.
     """
@@ -102,7 +104,7 @@ def edited(model: nn.Module, stages: Sequence[Stage]) -> Iterator[EditSession]:
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
-        for layer in session.layers:
+        for layer in (layer for layer in session.layers if layer >= first):
             handles.append(blocks[layer].register_forward_hook(hook(layer)))
         yield session
     finally:

@@ -12,7 +12,7 @@ Shapes:  U users · L edited layers · r rank · d hidden size · B rows · T to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -133,6 +133,12 @@ class EditBank:
     def picked(self, index: Tensor) -> EditBank:
         """A bank of detached copies, one edit for each entry of index ((B,) int64)."""
         return EditBank(self.shape, *(t.detach().index_select(0, index) for t in (self.R, self.W, self.b)))
+
+    def below(self, block: int) -> EditBank:
+        """The edits of the decoder blocks before `block` alone, of every user; a bank of none where there are none."""
+        places = [place for place, layer in enumerate(self.shape.layers) if layer < block]
+        shape = replace(self.shape, layers=tuple(self.shape.layers[place] for place in places))
+        return EditBank(shape, *(tensor.detach()[:, places] for tensor in (self.R, self.W, self.b)))
 
     @torch.no_grad()
     def retract_(self, users: Tensor, rows: int | None = None) -> None:

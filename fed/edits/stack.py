@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,15 @@ class EditStack:
         return min((block for layer in self.layers for block in layer.bank.shape.layers), default=None)
 
     @property
+    def first_trained_block(self) -> int:
+        """The lowest block that the last layer edits: what lies below its output, training leaves as it is."""
+        return min(self.trained.bank.shape.layers)
+
+    def below(self, block: int) -> EditStack:
+        """The same layers, with their edits of the blocks before `block` alone: what that block's output has passed."""
+        return EditStack(*(replace(layer, bank=layer.bank.below(block)) for layer in self.layers))
+
+    @property
     def trained(self) -> Layer:
         """The last layer, the one that training changes."""
         return self.layers[-1]
@@ -69,6 +79,20 @@ class EditStack:
     def frozen(self) -> EditStack:
         """The layers before the last one."""
         return EditStack(*self.layers[:-1])
+
+    def content(self, edits: Edits) -> bytes:
+        """A digest of what these edits are and where they apply: equal for two rows only where their edits are.
+
+        Layers whose edits are of no block count as absent.
+        """
+        digest = sha256()
+        for layer, number in zip(self.layers, edits, strict=bool(edits)):
+            if number is None or not layer.bank.shape.layers:
+                continue
+            digest.update(f"{layer.positions} {layer.bank.shape} {layer.bank.R.dtype}".encode())
+            for tensor in layer.bank.tensors(number).values():
+                digest.update(tensor.cpu().numpy().tobytes())
+        return digest.digest()
 
     def edits_of(self, user: int) -> Edits:
         """What the rows of user number `user` take in training: the edit of a shared layer, of any other its own."""
@@ -90,9 +114,12 @@ class EditStack:
         return EditStack(*(replace(layer, bank=layer.bank.to(dtype=dtype, device=device)) for layer in self.layers))
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[AttachedStack]:
-        """Edit the outputs of the model's decoder blocks while the context lasts. Raises as `hooks.edited` does."""
-        with edited(model, [Stage(layer.bank) for layer in self.layers]) as session:
+    def attached(self, model: nn.Module, *, first: int = 0) -> Iterator[AttachedStack]:
+        """Edit the outputs of the model's decoder blocks while the context lasts, from block `first` on.
+
+        Raises as `hooks.edited` does.
+        """
+        with edited(model, [Stage(layer.bank) for layer in self.layers], first=first) as session:
             yield AttachedStack(self, session)
 
 

@@ -5,6 +5,6 @@ batching           rows of tokens, each user's own minibatches, shared batches u
 budget             how much a forward pass may take
 completion_loss    the loss from logits at completion tokens alone
 hidden_states      a block's output in the bare base; what lies above it is not computed
-activation_cache   rows' states below the first edit, computed once
+activation_cache   rows' states below the first trained edit, computed once
 prefix_cache       keys and values of a prompt's beginning, read once where the trained edit leaves it untouched
 """

@@ -1,11 +1,11 @@
-"""Hidden states of the bare base: the output of one decoder block; what lies above it is not computed.
+"""Hidden states: the output of one decoder block; what lies above it is not computed.
 
 Shapes:  N texts · T tokens · d hidden size
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fed.base.model import BaseModel
 from fed.edits.hooks import decoder_blocks
+from fed.edits.stack import BARE, Edits, EditStack
 from fed.forward.batching import Batch, Row, pad, under_token_budget
 
 
@@ -44,9 +45,22 @@ def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
     return caught[0]
 
 
-def at_block(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int) -> list[Tensor]:
-    """Each row's states, prompt and completion, at the output of a block: (tokens, d) in the base's dtype."""
-    states = {i: of_row.clone() for i, of_row in _row_by_row(base, rows, layer, token_budget)}
+def at_block(
+    base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int, stack: EditStack = BARE, edits: Edits = ()
+) -> list[Tensor]:
+    """Each row's states, prompt and completion, at the output of a block: (tokens, d) in the base's dtype.
+
+    Args:
+        stack: edits of blocks before `layer`, under which the rows are read.
+        edits: which of them the rows take.
+    """
+    with stack.attached(base.model) as attached:
+
+        def enter(batch: Batch) -> None:
+            attached.take([edits] * batch.size)
+            attached.at(batch.prompt, batch.tokens)
+
+        states = {i: of_row.clone() for i, of_row in _row_by_row(base, rows, layer, token_budget, enter)}
     return [states[i] for i in range(len(rows))]
 
 
@@ -57,9 +71,21 @@ def last_token(base: BaseModel, texts: Sequence[Sequence[int]], layer: int, *, t
     return torch.stack([last[i] for i in range(len(rows))])
 
 
-def _row_by_row(base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int) -> Iterator[tuple[int, Tensor]]:
-    """(place, the row's states (tokens, d)), batch by batch; a view, so that a batch is let go after its last row."""
+def _row_by_row(
+    base: BaseModel,
+    rows: Sequence[Row],
+    layer: int,
+    token_budget: int,
+    enter: Callable[[Batch], None] = lambda _: None,
+) -> Iterator[tuple[int, Tensor]]:
+    """(place, the row's states (tokens, d)), batch by batch; a view, so that a batch is let go after its last row.
+
+    Args:
+        enter: told of each batch before its pass.
+    """
     for places in under_token_budget([len(row) for row in rows], token_budget):
-        output = output_at(base, pad([rows[i] for i in places], base.pad_id, base.device), layer)
+        batch = pad([rows[i] for i in places], base.pad_id, base.device)
+        enter(batch)
+        output = output_at(base, batch, layer)
         states = output[0] if isinstance(output, tuple) else output
         yield from ((i, of_row[: len(rows[i])]) for i, of_row in zip(places, states, strict=True))

@@ -1,8 +1,8 @@
 """Tokens that the trained edit never touches, read once: their keys and values serve every step of a training.
 
 Where an edit applies at the last tokens of a prompt alone (`l3`, `last`, `answer`), all that stands before them is the
-same in every epoch, under the frozen layers of the stack too. The blocks above the first edit keep its keys and
-values, and a step computes, forward and backward, only the tokens from the first touched one on.
+same in every epoch, under the frozen layers of the stack too. The blocks above the first trained one keep its keys
+and values, and a step computes, forward and backward, only the tokens from the first touched one on.
 
 Shapes:  B rows · P prefix tokens, padded on the left · S the other tokens, padded on the right · d hidden size
          K, V key and value heads · e, u numbers of a key and of a value (two sizes where attention is latent)
@@ -30,7 +30,7 @@ WORTH = 0.25  # of all tokens must be prefix, or reading them apart costs more t
 @dataclass(frozen=True)
 class Prefix:
     """What a row's first tokens leave behind: keys (K, tokens, e) and values (V, tokens, u) of each block above the
-    first edit."""
+    first trained one."""
 
     tokens: int
     blocks: tuple[tuple[Tensor, Tensor], ...]
@@ -60,12 +60,11 @@ def read(
     """The prefixes of one user's rows: the tokens that the stack's last layer never touches, under the frozen layers.
 
     Args:
-        states: of each row, (tokens, d) at the output of the stack's first edited block, where the pass resumes.
+        states: of each row, (tokens, d) at the output of the stack's first trained block, where the pass resumes.
         token_budget: padded tokens of one forward pass.
         user: whose rows they are, its number in the stack's banks.
     """
-    first, frozen = stack.first_block, stack.frozen
-    assert first is not None
+    first, frozen = stack.first_trained_block, stack.frozen
     tokens = lengths(rows, stack.trained.positions)
     blocks = range(first + 1, base.skeleton.layers)
     # A row without such tokens leaves nothing behind.
@@ -73,7 +72,7 @@ def read(
     nothing = tuple((empty(k, 0, e), empty(v, 0, u)) for (k, e), (v, u) in _shapes(base)[first + 1 :])
     prefixes = [Prefix(0, nothing)] * len(rows)
     some = [i for i, count in enumerate(tokens) if count]
-    with resumed(base.model, first) as give, frozen.attached(base.model) as attached:
+    with resumed(base.model, first) as give, frozen.attached(base.model, first=first) as attached:
         for part in under_token_budget([tokens[i] for i in some], token_budget):
             places = [some[i] for i in part]
             batch = pad([Row(rows[i].prompt[: tokens[i]], ()) for i in places], base.pad_id, base.device, left=True)

@@ -28,7 +28,7 @@ class KnownRow:
     """A row, and what need not be computed again.
 
     Attributes:
-        states: (T, d) at the output of the stack's first edited block; None where they are computed in every pass.
+        states: (T, d) at the output of the stack's first trained block; None where they are computed in every pass.
         prefix: what its first tokens leave behind; None where they are read in every pass.
     """
 
@@ -41,9 +41,8 @@ def known_rows(
     base: BaseModel, rows: Sequence[Sequence[Row]], stack: EditStack, settings: TrainSettings
 ) -> list[list[KnownRow]]:
     """Every user's rows, with what the settings leave room to keep."""
-    first = stack.first_block
-    assert first is not None
-    states = CACHE.of(base, rows, first, settings.token_budget, settings.activation_cache)
+    first = stack.first_trained_block
+    states = CACHE.of(base, rows, first, settings.token_budget, settings.activation_cache, stack.frozen)
     if states is None:
         return [[KnownRow(row, None, None) for row in own] for own in rows]
     prefixes = _prefixes(base, rows, stack, states, settings)
@@ -61,8 +60,7 @@ def _prefixes(
     settings: TrainSettings,
 ) -> list[list[Prefix]] | None:
     """Every user's rows' prefixes; None where they would not pay, or not fit beside the states."""
-    trained, first = stack.trained.positions, stack.first_block
-    assert first is not None
+    trained, first = stack.trained.positions, stack.first_trained_block
     if not prefix_cache.worth_it(base, rows, trained):
         return None
     tokens = sum(sum(prefix_cache.lengths(own, trained)) for own in rows)
@@ -83,7 +81,8 @@ class SharedPasses:
         token_budget: padded tokens of one forward pass.
         attached: the stack on the base.
         choose: where the coming pass needs logits.
-        give: takes the rows' states below the first edit, where they are known; None: passes begin at the embeddings.
+        give: takes the rows' states below the first trained edit, where they are known; None: passes begin at the
+        embeddings.
     """
 
     base: BaseModel
@@ -152,8 +151,7 @@ class SharedPasses:
         if not prefixes:
             batch = pad(rows, base.pad_id, base.device)
             return batch, [layer.positions.mask(batch.prompt, batch.tokens) for layer in layers], [0] * len(rows)
-        first = self.stack.first_block
-        assert first is not None
+        first = self.stack.first_trained_block
         masks = [prefix_cache.rest_mask(base, rows, prefixes, layer.positions) for layer in layers]
         return prefix_cache.rest(base, rows, prefixes, first), masks, [prefix.tokens for prefix in prefixes]
 
@@ -166,13 +164,12 @@ def shared_passes(
 
     Args:
         token_budget: padded tokens of one forward pass.
-        states_known: whether the rows bring their states below the first edit, at which passes then begin.
+        states_known: whether the rows bring their states below the first trained edit, at which passes then begin.
     """
-    first = stack.first_block
-    assert first is not None
+    first = stack.first_trained_block
     with (
         resumed(base.model, first) if states_known else nullcontext() as give,
-        stack.attached(base.model) as attached,
+        stack.attached(base.model, first=first if states_known else 0) as attached,
         logits_only_where(base.model) as choose,
     ):
         yield SharedPasses(base, stack, token_budget, attached, choose, give)

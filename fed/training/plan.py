@@ -22,7 +22,7 @@ class TrainSettings:
         token_budget: padded tokens of one forward pass.
         frozen_R: R stays as it is: not stepped, not retracted.
         trained_rows: the first rows of every layer's R, W and b are trained and the others left alone; 0: all are.
-        activation_cache: bytes that rows' hidden states below the first edit may take
+        activation_cache: bytes that rows' hidden states below the first trained edit may take
         (`fed.forward.activation_cache`); 0: they are computed anew in every pass.
     """
 

@@ -1,4 +1,4 @@
-"""Hidden states below the first edit: the same numbers as a whole pass gives, computed once, within a limit."""
+"""Hidden states below the first trained edit: the same numbers as a whole pass gives, computed once, within a limit."""
 
 from __future__ import annotations
 
@@ -103,6 +103,56 @@ def test_the_frozen_blocks_see_each_row_once_whatever_the_epochs(tiny64, random_
         for handle in handles:
             handle.remove()
     assert seen == {"below": len(ROWS), "above": 2 * 4 * len(ROWS)}
+
+
+def test_private_layers_above_collective_ones_train_the_same_and_resume_at_their_own_first_block(
+    tiny64, random_bank, monkeypatch
+):
+    """Collective edits at 0 and 2, another of each user at 1, private ones at 2 and 3: blocks 0 to 2 see a row once."""
+    monkeypatch.setattr("fed.training.gradients.CACHE", ActivationCache())
+    ActivationCache().of(tiny64, [ROWS], 2, 100, PLENTY)  # what this base's blocks return is asked once
+    rows, epochs, seen = [ROWS, ROWS[::-1][:2]], 3, [0] * 4
+    shared, group = random_bank(1, layers=(0, 2), seed=9), random_bank(2, layers=(1,), seed=8)
+
+    def trained(limit):
+        seen[:] = [0] * 4
+        bank = random_bank(2, layers=(2, 3), seed=3)
+        plan = TrainSettings(epochs, batch_size=2, rate=0.02, activation_cache=limit)
+        stack = EditStack(Layer(shared, Positions.parse("f2+l1"), shared=True), Layer(group, ALL), Layer(bank, ALL))
+        results = train(tiny64, stack, rows, [generator(0, u) for u in "ab"], plan)
+        return bank, [loss for result in results for loss in result.step_losses], list(seen)
+
+    def count(block):
+        return lambda _module, inputs: seen.__setitem__(block, seen[block] + len(inputs[0]))
+
+    handles = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(decoder_blocks(tiny64.model))]
+    try:
+        (with_it, losses, few), (without, expected, many) = trained(PLENTY), trained(0)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, tensor in without.parameters().items():
+        torch.testing.assert_close(with_it.parameters()[name], tensor, rtol=0, atol=1e-9)
+    assert losses == pytest.approx(expected, abs=1e-10)
+    count_of_rows = sum(map(len, rows))
+    assert many == [epochs * count_of_rows] * 4
+    assert few == [count_of_rows] * 3 + [epochs * count_of_rows]
+
+
+def test_states_under_other_frozen_edits_are_others(tiny64, random_bank):
+    """Kept for one collective edit, they do not stand in for another's, for other positions, or for the bare base's."""
+    cache, below = ActivationCache(), random_bank(1, layers=(0, 3), seed=1)
+    stacks = [
+        EditStack(),
+        EditStack(Layer(below, ALL, shared=True)),
+        EditStack(Layer(random_bank(1, layers=(0, 3), seed=2), ALL, shared=True)),
+        EditStack(Layer(below, Positions.parse("l1"), shared=True)),
+    ]
+    states = [cache.of(tiny64, [ROWS], 2, 100, PLENTY, stack)[0][0] for stack in stacks]
+    for i, of_one in enumerate(states):
+        assert all(not torch.equal(of_one, of_other) for of_other in states[i + 1 :])
+    above = random_bank(1, layers=(2, 3), seed=1)  # changes nothing below
+    assert cache.of(tiny64, [ROWS], 2, 100, PLENTY, EditStack(Layer(above, ALL, shared=True)))[0][0] is states[0]
 
 
 def test_a_call_that_does_not_fit_is_not_cached_and_the_oldest_user_makes_room(tiny64):
