@@ -23,6 +23,7 @@ from server_strategy.checkpoint.history import History
 from server_strategy.grid import hosts
 from server_strategy.grid.actors import replace_dead_actors
 from server_strategy.grid.nodes import RunError, find_nodes
+from server_strategy.grid.reading import ReadingGrid
 from server_strategy.grid.supervised import SupervisedGrid
 from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
@@ -51,7 +52,8 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     if settings.resume:
         held.enter_context(lock)
     saved = resume.saved(settings, folder)
-    grid = SupervisedGrid(grid, deadline=settings.run_deadline, warn=warn)
+    reading = ReadingGrid(grid)
+    grid = SupervisedGrid(reading, deadline=settings.run_deadline, warn=warn)
     log = RunLog(settings, folder)
     with log.phase("greeting"):
         federation = find_nodes(grid, settings, log.refuse_node)
@@ -68,6 +70,7 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
     history = History(folder, resume.identity(settings, federation), log, method.whole)
     history.begin(saved)
     translation = Translation(method.collective_shapes(), settings.wire_dtype)
+    reading.numbers = translation.numbers
     timeout = settings.reply_timeout or None
     work = log.work if federation.simulated else None
     screen = Screen(settings, get_task(settings.task), federation.stage1, federation.stage2)

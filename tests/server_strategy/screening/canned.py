@@ -77,13 +77,14 @@ class Canned:
             meta = message.metadata
             if meta.message_type == "query.refused":
                 self.refusals[meta.dst_node_id] = str(message.content.config_records["refusal"]["reason"])
-            content: Any = self._honest(message, meta.dst_node_id - FIRST)
+            content: Any = self.honest(message, meta.dst_node_id - FIRST)
             if meta.dst_node_id in self._liars and meta.message_type in self._lies:
                 content = self._lies[meta.message_type](content, message)
             replies.append(Message(content, reply_to=message) if isinstance(content, RecordDict) else content)
         return replies[::-1]
 
-    def _honest(self, message: Message, place: int) -> RecordDict:
+    def honest(self, message: Message, place: int) -> RecordDict:
+        """What the device at this place answers."""
         kind = message.metadata.message_type
         if kind == "query.hello":
             return greeting(place)
