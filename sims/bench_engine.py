@@ -29,15 +29,15 @@ import torch
 from bench.cases import bench_cache, bench_generation, bench_prefix, bench_profile
 from bench.engine_tables import show
 from bench.step_profile import flops_per_token, peak_speed
-from bench.training_cases import LABELS, TOKENS, bench_training
+from bench.training_cases import LABELS, PLAN, TOKENS, bench_training
 from console.command import Parser, numbers, options_of, parts_of, start, told
 from console.files import write_json
 from console.machine import machine
 from rich.console import Console
 from rich.progress import Progress
 
+from fed.base import gpu_kernels, random_base, sources
 from fed.base import model as base_model
-from fed.base import random_base, sources
 from fed.base.device import DTYPES
 from server_strategy.report.report import git_commit
 
@@ -53,6 +53,13 @@ def parser() -> Parser:
     p.add_argument("--repeats", type=int, default=3, metavar="N", help="timed turns of each engine (default: 3)")
     p.add_argument("--layers", type=numbers, default=[10, 16, 22], metavar="L,…", help="edited blocks")
     p.add_argument("--base-model", default=sources.EMBEDDED, help="or random:llama-2-7b, random:tiny, …")
+    p.add_argument(
+        "--pass-tokens",
+        type=int,
+        default=PLAN.token_budget,
+        metavar="N",
+        help="of a shared pass (default: %(default)s)",
+    )
     p.add_argument("--dtype", default="auto")
     p.add_argument("--device", default="auto")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
@@ -70,6 +77,7 @@ def main() -> int:
         "commit": git_commit(),
         "machine": f"{machine(base.device)}, {torch.get_num_threads()} threads",
         "base_model": base.describe(),
+        "fused_kernels": gpu_kernels.are_in(base.model),
         "layers": layers,
         "repeats": repeats,
         "train": [],
@@ -91,7 +99,11 @@ def main() -> int:
         if "train" in parts:
             for users, rows in product(options.users, options.rows):
                 heard = tick(f"training, {users} users × {rows} rows")
-                result["train"].append(bench_training(base, users, rows, layers, repeats, options.timed_users, heard))
+                result["train"].append(
+                    bench_training(
+                        base, users, rows, layers, repeats, options.timed_users, heard, pass_tokens=options.pass_tokens
+                    )
+                )
         if "cache" in parts:
             for first in (base.skeleton.layers // 3, base.skeleton.layers // 2):
                 result["cache"].append(bench_cache(base, first, repeats, 8, 4, tick(f"cache below {first}")))

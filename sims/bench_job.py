@@ -6,7 +6,9 @@ The job: stage 1 federated, stage 2 of every user, four arms with answers, from 
 `sims/run.py sims/lamp7`. `pyreft` and `peft` are Flower's own example (`job.plain`): the base loaded in each message,
 users and rows one after the other, LoReFT by pyreft's interventions, or OPPU's LoRA by PEFT. Users, rows, steps, rates
 and base are the same. The ways take turns, so that a machine that slows down slows all of them; medians and ratios of
-wall time, processor time and memory, and the losses, are printed and written to FILE after every one.
+wall time, processor time and memory, and the losses, are printed and written to FILE after every one. `--runtime
+in-process` does both without Flower's transport and without Ray (`job.here`), a process each: what is left then is
+what the ways compute, and the loading of bases.
 """
 
 from __future__ import annotations
@@ -45,6 +47,12 @@ def main() -> int:
     p.add_argument(
         "--ways", default=",".join(WAYS), metavar="W,…", help="among %(default)s; the first is compared with"
     )
+    p.add_argument(
+        "--runtime",
+        default="flower",
+        choices=("flower", "in-process"),
+        help="on Flower and Ray, or without them (default: %(default)s)",
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, after every turn")
     p.add_run_config("the job's settings, over those of sims/lamp7")
     options = p.parse_args()
@@ -61,7 +69,8 @@ def main() -> int:
         for turn in range(options.turns):
             for way in ways:
                 bar.update(task, description=f"turn {turn + 1}: {way}")
-                turns.append({"turn": turn, "way": way, **done(way, job | WAYS[way], Path(scratch) / f"{turn}-{way}")})
+                folder = Path(scratch) / f"{turn}-{way}"
+                turns.append({"turn": turn, "way": way, **done(way, job | WAYS[way], folder, options.runtime)})
                 bar.advance(task)
                 if options.json:
                     write_json(options.json, account(job, turns))
@@ -75,23 +84,29 @@ def main() -> int:
     return 0
 
 
-def done(way: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+def done(way: str, job: dict[str, Any], folder: Path, runtime: str) -> dict[str, Any]:
     """One turn of one way: what it took, and its arms' scores. Raises ValueError where it fails."""
     folder.mkdir()
     job = job | {"output-dir": str(folder)}
     settings = settings_of(SIMS / "lamp7", [words(job)])
-    if way == "ours":
+    file = folder / "arms.json"
+    path = os.pathsep.join(filter(None, (str(SIMS), str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    environment = without_proxy({**os.environ, "PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0"})
+    gpu: dict[str, Any] = {}
+    if runtime == "in-process":
+        config = json.dumps(settings.as_config())
+        taken = watched(python("-m", "job.here", "ours" if way == "ours" else "plain", config, str(file)), environment)
+        written = json.loads(file.read_text(encoding="utf-8"))
+        arms, gpu = written["arms"], {"gpu_peak_bytes": written["gpu_peak_bytes"]}
+    elif way == "ours":
         taken = watched(python(str(SIMS / "run.py"), str(SIMS / "lamp7"), "-c", words(job)))
         arms = strict_json.loads(Path(taken.said.strip().splitlines()[-1]).read_text(encoding="utf-8"))["arms"]
     else:
-        file = folder / "arms.json"
-        path = os.pathsep.join(filter(None, (str(SIMS), str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-        environment = without_proxy({**os.environ, "PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0"})
         config = json.dumps({**settings.as_config(), "cores": float(os.cpu_count() or 1)})
         taken = watched(python("-m", "job.plain", config, str(file)), environment)
         arms = json.loads(file.read_text(encoding="utf-8"))
     measures = {measure: getattr(taken, measure) for measure in outcome.MEASURES}
-    return {**measures, "arms": arms}
+    return {**measures, **gpu, "arms": arms}
 
 
 def account(job: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         {
             "communication": {"cells", "console", "simulation"},
             "exploration": {"cells", "console", "simulation"},
+            "gpu": {"bench", "console"},
             "scores": {"cells", "console", "simulation"},
         },
         {"averages": {"cells", "console", "exploration", "simulation"}},

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fed.base import sources
+from fed.base import gpu_kernels, sources
 from fed.base.device import DTYPES, choose_device, choose_dtype
 from fed.base.model import BaseModel
 from fed.base.skeleton import PRESETS
@@ -39,6 +39,7 @@ def load(source: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel
     else:
         model, tokenizer = _shaped(name, chosen, DTYPES[kind]), _text_tokenizer(PRESETS[name]["vocab_size"])
     model.requires_grad_(False).eval()
+    gpu_kernels.fused(model, chosen)
     return BaseModel(f"{name} of random weights", model, tokenizer, kind, chosen, "0" * 16)
 
 
@@ -56,12 +57,17 @@ def _shaped(name: str, device: str, dtype: torch.dtype) -> Any:
 
 
 def _text_tokenizer(vocabulary: int) -> Any:
-    """The embedded base's, for text of ordinary lengths; its rarer tokens must not lie beyond a smaller vocabulary."""
+    """The embedded base's, for text of ordinary lengths; its rarer tokens must not lie beyond a smaller vocabulary.
+
+    Where that base is not here, the tiny one's: a token a character.
+    """
     from transformers import AutoTokenizer
 
-    return _Within(
-        AutoTokenizer.from_pretrained(sources.resolve(sources.EMBEDDED)[1], trust_remote_code=False), vocabulary
-    )
+    try:
+        folder = sources.resolve(sources.EMBEDDED)[1]
+    except BaseModelError:
+        return tiny_tokenizer()
+    return _Within(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), vocabulary)
 
 
 class _Within:

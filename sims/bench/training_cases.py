@@ -54,6 +54,7 @@ def bench_training(
     repeats: int,
     timed: int,
     tick: Callable[[str], None],
+    pass_tokens: int = PLAN.token_budget,
 ) -> dict[str, Any]:
     """Stage 2 of two epochs: pyreft, PEFT, ours alone, ours together.
 
@@ -68,13 +69,14 @@ def bench_training(
         repeats: timed turns of each engine.
         timed: of the users that train one after the other, how many are timed.
         tick: hears the engine whose turn it is.
+        pass_tokens: padded tokens of a pass that users share.
     """
     # The same edits, rows and minibatches for all.
     shape = EditShape(layers, 4, base.skeleton.hidden_size)
     pool = some_rows(base, users * rows)
     user_rows = [pool[u * rows : (u + 1) * rows] for u in range(users)]
     few = range(min(timed, users))
-    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES, token_budget=pass_tokens)
 
     def draws(who: Sequence[int]) -> list[torch.Generator]:
         return [generator(0, "bench", u) for u in who]
@@ -106,6 +108,7 @@ def bench_training(
         "users": users,
         "rows": rows,
         "timed_users": len(few),
+        "pass_tokens": pass_tokens,
         "engines": {name: timed.as_json() for name, timed in timings.items()},
         "users_per_minute": {
             n: 60 / (plan.epochs * rows * TOKENS) * statistics.median(t.rates) for n, t in timings.items()

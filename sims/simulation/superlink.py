@@ -23,7 +23,7 @@ from simulation.watch import Watch
 
 OWNER = "owner"  # a file in a SuperLink's home: the pid of the command that it belongs to
 PATIENCE = 180.0  # seconds for a SuperLink to listen; three are enough on a quiet machine
-_ACTOR = re.compile(r"^(?:\x1b\[\d+m)?\(ClientAppActor pid=\d+\)(?:\x1b\[0m)? ?")
+_ACTOR = re.compile(r"^(?:\x1b\[\d+m)?\(ClientAppActor pid=\d+(?:, ip=[^)\s]+)?\)(?:\x1b\[0m)? ?")
 _NOISE = re.compile(
     r"^(?:\x1b\[\d+m)?(?:INFO|WARNING|DEBUG) ?(?:\x1b\[0m)? *:|^\s*$|^\(raylet|^\s+warnings\.warn|Warning:"
 )
