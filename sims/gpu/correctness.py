@@ -52,7 +52,7 @@ class Outcome:
 def outcome(device: str, dtype: str) -> Outcome:
     """Train and answer on one device in one dtype."""
     attention = "eager" if device == "cpu" and dtype != "float64" else "sdpa"  # as `base_model.load`
-    shape = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "attn_implementation": attention}
+    shape: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "attn_implementation": attention}
     model = tiny_llama(**shape).to(device=device, dtype=DTYPES[dtype]).requires_grad_(False).eval()
     gpu_kernels.fused(model, device)
     base = BaseModel("random", model, tiny_tokenizer(), dtype, device, "0" * 16)
@@ -78,7 +78,7 @@ def compared(device: str) -> list[dict[str, Any]]:
         if dtype == "float64" and not has_float64(device):
             continue
         here = outcome(device, dtype)
-        row = {
+        row: dict[str, Any] = {
             "dtype": dtype,
             "loss": float((here.losses / reference.losses - 1).abs().max()),
             "loss_bound": loss,
