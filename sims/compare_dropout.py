@@ -5,7 +5,8 @@
 Runs of lamp7 in this process, on made-up users. A device's pace is drawn once (`slow-rate`), who drops out in each
 round; time is simulated (`server_strategy/rounds/participation.py`), the loss is measured: loss per token after stage 1
 on the queries. Over-selection asks 1.3 times as many users as a round needs and averages the first to answer; without
-it a round waits for all that it asked, until its deadline. Beside FILE a figure is written (.png and .svg).
+it a round waits for all that it asked, until its deadline. FILE is written anew after every run, and a run that it has
+is not made again; beside it a figure is written (.png and .svg).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import matplotlib
 from console import terminal
-from console.command import numbers, options_of, start, told
+from console.command import GOES_ON, numbers, options_of, start, told
 from console.files import write_json
 from console.machine import machine
 from rich.progress import Progress
@@ -47,7 +48,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@told()
+@told(stopped=GOES_ON)
 def main() -> int:
     p = options_of(__doc__)
     p.add_argument(
@@ -55,11 +56,13 @@ def main() -> int:
     )
     p.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="S,…", help="a run each (0,1,2)")
     p.add_run_config("settings of all runs; or a TOML file")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, and the figure beside it")
+    p.add_argument("--json", type=Path, metavar="FILE", help="results; runs that it has are not made again")
     options = p.parse_args()
     config = SMALL | parsed(options.run_config)
-    console, runs = terminal.console(), []
-    grid = [(rate, over, seed) for rate in options.rates for over in OVER for seed in options.seeds]
+    console, runs = terminal.console(), finished(options.json, config)
+    made = {(run["drop_rate"], run["over_selection"], run["seed"]) for run in runs}
+    asked = [(rate, over, seed) for rate in options.rates for over in OVER for seed in options.seeds]
+    grid = [each for each in asked if each not in made]
     with tempfile.TemporaryDirectory(prefix="perfit-dropout-") as scratch, Progress(console=console) as progress:
         bar = progress.add_task("", total=len(grid))
         for rate, over, seed in grid:
@@ -85,6 +88,20 @@ def main() -> int:
     if options.json:
         plot(runs, options.json)
     return 0
+
+
+def finished(file: Path | None, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that the file has. Raises ValueError where it is of other settings, or no file of this command."""
+    if file is None or not file.exists():
+        return []
+    try:
+        content = strict_json.loads(file.read_text(encoding="utf-8"))
+        same, runs = content["settings"] == config, list(content["runs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--json must name a new file, or one of this command, got {str(file)!r}") from error
+    if not same:
+        raise ValueError(f"{str(file)!r} has runs of other settings ({content['settings']}); give another --json")
+    return runs
 
 
 def report_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,20 @@ def test_a_device_on_another_base_model_stays_out(short, devices, tiny_llama, ti
     assert "warning: all nodes must run one base model, but node 1000 runs other" in capsys.readouterr().out
 
 
+def test_an_honest_second_phone_is_refused_by_name_at_both_ends_and_the_first_stays(short, devices, tmp_path, capfd):
+    phones = devices(short(), 2)
+    phones.append(phones[0] | {"vault": str(tmp_path / "second")})
+    user, (first, _, second) = phones[0]["user-id"], sorted(range(1000, 1003))
+    report, grid, _ = federate(short(rounds=1, min_nodes=3), phones)
+    assert sorted(row["user_id"] for row in report["users"]) == sorted([user, phones[1]["user-id"]])
+    (error,) = report["errors"]
+    assert f"'{user}' is on nodes {first} and {second}; node {second} takes no part" in error["reason"]
+    told = f"error: the server refuses this device: user '{user}' takes part with another device already; stop one"
+    assert told in capfd.readouterr().err
+    of_second = [message.metadata.message_type for way, node, message in grid.seen if node == second and way == "down"]
+    assert of_second == ["query.hello", "query.refused"] and not list((tmp_path / "second").glob("*/*.safetensors"))
+
+
 @pytest.mark.parametrize("when", ["train", "query.adopt", "train.personalize", "evaluate"])
 def test_a_device_that_is_killed_leaves_the_run_and_the_others_end_it(short, devices, when, capsys):
     configs = devices(short())

@@ -37,3 +37,31 @@ def test_a_run_whose_devices_all_drop_out_fails_in_one_line_that_says_which(comp
     ended, content = compare("--rates", "0.99", "--seeds", "0")
     assert ended.code == 1 and "the run at drop-rate 0.99, over-selection 1, seed 0 failed: " in ended.err
     assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and content is None
+
+
+def test_a_command_that_was_stopped_goes_on_where_it_stood_and_mixes_no_settings(
+    compare, script, tmp_path, monkeypatch
+):
+    module = script("compare_dropout")
+    made = []
+
+    def report_of(config):
+        if len(made) == 1 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+        made.append((config["drop-rate"], config["over-selection"]))
+        row = {"users": 2, "simulated_seconds": 1.0}
+        arms, sent = {"stage1": {"loss_per_token": 4.0}}, {"stage1": {"down": {"payload": 1024}}}
+        return {"rounds": [row], "arms": arms, "bytes": sent}
+
+    stopped = []
+    monkeypatch.setattr(module, "report_of", report_of)
+    ended, content = compare("--rates", "0,0.1", "--seeds", "0")
+    assert ended.code != 0 and "the same command goes on where it stood" in ended.err and len(content["runs"]) == 1
+    ended, content = compare("--rates", "0,0.1", "--seeds", "0")
+    assert ended.code == 0 and made == [(0.0, 1.0), (0.0, 1.3), (0.1, 1.0), (0.1, 1.3)] and len(content["runs"]) == 4
+    ended, _ = compare("--rates", "0", "--seeds", "0", "-c", "rounds=2")
+    assert ended.code == 1 and "has runs of other settings" in ended.err and ended.err.count("\n") == 1
+    (tmp_path / "dropout.json").write_text("{}")
+    ended, _ = compare("--rates", "0", "--seeds", "0")
+    assert ended.code == 1 and "--json must name a new file, or one of this command" in ended.err
