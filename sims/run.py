@@ -70,7 +70,7 @@ def run(app: Path, overrides: list[str], federation: list[str], *, verbose: bool
     if cluster := ray_cluster(os.environ):
         print(f"Ray: the cluster at {cluster}, as RAY_ADDRESS says", flush=True)
     with superlink(meanwhile=check) as (environment, watch):
-        memory = PeakMemory(watch.pid) if watch else None
+        memory = PeakMemory(watch.pid) if watch and not cluster else None  # a cluster's processes are not ours
         if memory:
             memory.start()
         # A run that is resumed has the settings that it began with, whatever else is given.

@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-ALWAYS = ("torch", "transformers", "safetensors", "numpy", "flwr", "rich", "matplotlib", "rouge_score", "bm25s", "gguf")
+# What the parts import, Flower's own needs among them: all that is missing is told at once.
+ALWAYS: tuple[str, ...] = ("torch", "transformers", "safetensors", "numpy", "regex", "tqdm", "rich", "matplotlib")
+ALWAYS += ("flwr", "grpc", "grpc_health", "Crypto", "cryptography", "iterators", "click", "typer", "httpx", "requests")
+ALWAYS += ("tomli", "rouge_score", "nltk", "absl")
 FOR = {
     "pyreft": "no speed beside it: the parts engine and job fail",
     "peft": "no speed beside it: the parts engine and job fail",

@@ -41,12 +41,12 @@ def test_a_wrong_option_is_one_line_and_code_2(options, said):
 
 
 def test_what_is_missing_is_a_line_and_what_nothing_runs_without_ends_it(monkeypatch, capsys):
-    there = {"torch", "transformers", "safetensors", "numpy", "rich"}
-    monkeypatch.setattr(needs.importlib.util, "find_spec", lambda name: name in there or None)
+    gone = {"flwr", "absl", *needs.FOR}
+    monkeypatch.setattr(needs.importlib.util, "find_spec", lambda name: None if name in gone else name)
     assert needs.main("cuda") == 1
     *optional, last = capsys.readouterr().out.splitlines()
     assert [line.split(":")[1].strip() for line in optional] == list(needs.FOR)
-    assert last.startswith("error: this Python lacks flwr, matplotlib, ") and last.endswith("--wheels")
+    assert last.startswith("error: this Python lacks flwr, absl; make setup, ") and last.endswith("--wheels")
     monkeypatch.undo()
     assert needs.main("cuda") == 1 and "sees no GPU here" in capsys.readouterr().out  # there is none where tests run
     assert needs.main("cpu") == 0
