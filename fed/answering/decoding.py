@@ -1,9 +1,11 @@
 """Decoding with edits of its own for every row.
 
-Rows of many users and of several arms share a batch. Prompts are padded on the left, keys and values are cached, and a
-row that has ended leaves the batch. Sampling draws from one generator a row, so a row's text does not depend on its
-neighbours. What a base's cache cannot serve is left out for that base (`fed.base.architecture.cache_kinds`): batches
-then have prompts of one length, ended rows stay in them, or every new token reads the whole rows again.
+Rows of many users and of several arms share a batch, and arms of one prompt share the pass over it as far as they are
+one (`fed.answering.first_pass`). Prompts are padded on the left, keys and values are cached, and a row that has ended
+leaves the batch. Sampling draws from one generator a row, so a row's text does not depend on its neighbours; greedy
+answers of equal prompts under the same edits are written once. What a base's cache cannot serve is left out for that
+base (`fed.base.architecture.cache_kinds`): batches then have prompts of one length, ended rows stay in them, or every
+new token reads the whole rows again.
 
 Shapes:  B rows · T tokens · V vocabulary
 """
@@ -12,15 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fed.answering.edited_rows import EditedRow
-from fed.base.architecture.cache_kinds import empty_cache, mask_after, select_rows, with_cache
+from fed.answering.first_pass import first_pass
+from fed.base.architecture.cache_kinds import mask_after, select_rows
 from fed.base.model import BaseModel
 from fed.edits.stack import AttachedStack, EditStack
-from fed.forward.batching import pad, under_token_budget
+from fed.forward.batching import Batch, Row, pad, under_token_budget
+from fed.forward.last_logits import last_logits
 
 
 @dataclass(frozen=True)
@@ -61,18 +66,44 @@ def generate(
     Raises:
         ValueError: a row that names an edit which the stack has not, or a temperature without generators.
     """
+    if decoding.temperature:
+        return _texts(base, rows, stack, decoding, generators, token_budget, stop, on_rows)
+    distinct = list(dict.fromkeys((row.row.question, row.edits) for row in rows))
+    asked = [EditedRow(Row(question, ()), edits) for question, edits in distinct]
+    texts = _texts(base, asked, stack, decoding, None, token_budget, stop, on_rows)
+    if on_rows and len(rows) > len(distinct):
+        on_rows(len(rows) - len(distinct))
+    text_of = dict(zip(distinct, texts, strict=True))
+    return [text_of[row.row.question, row.edits] for row in rows]
+
+
+def _texts(
+    base: BaseModel,
+    rows: Sequence[EditedRow],
+    stack: EditStack,
+    decoding: Decoding,
+    generators: Sequence[torch.Generator] | None,
+    token_budget: int,
+    stop: str | None,
+    on_rows: Callable[[int], None] | None,
+) -> list[str]:
+    """The text of each row, batch by batch."""
     texts = [""] * len(rows)
-    sizes = [len(row.row.question) + decoding.max_new_tokens for row in rows]
-    batches = list(_batches(base, sizes, token_budget))  # what the cache serves is asked of the base without edits
-    with stack.attached(base.model) as attached:
-        for places in batches:
-            draws = [generators[i] for i in places] if generators is not None else None
-            answers = _decode(base, [rows[i] for i in places], decoding, attached, draws, stop)
-            for i, new in zip(places, answers, strict=True):
-                text = base.tokenizer.decode(new, skip_special_tokens=True)
-                texts[i] = text.strip().split(stop)[0] if stop else text
-            if on_rows:
-                on_rows(len(places))
+    # Rows of one prompt side by side: those of a batch share the pass over it.
+    first_place: dict[tuple[int, ...], int] = {}
+    for place, row in enumerate(rows):
+        first_place.setdefault(row.row.question, place)
+    order = sorted(range(len(rows)), key=lambda place: first_place[rows[place].row.question])
+    sizes = [len(rows[place].row.question) + decoding.max_new_tokens for place in order]
+    for picked in _batches(base, sizes, token_budget):
+        places = [order[i] for i in picked]
+        draws = [generators[i] for i in places] if generators is not None else None
+        answers = _decode(base, [rows[i] for i in places], decoding, stack, draws, stop)
+        for i, new in zip(places, answers, strict=True):
+            text = base.tokenizer.decode(new, skip_special_tokens=True)
+            texts[i] = text.strip().split(stop)[0] if stop else text
+        if on_rows:
+            on_rows(len(places))
     return texts
 
 
@@ -91,34 +122,41 @@ def _decode(
     base: BaseModel,
     rows: Sequence[EditedRow],
     decoding: Decoding,
-    attached: AttachedStack,
+    stack: EditStack,
     generators: Sequence[torch.Generator] | None,
     stop: str | None,
 ) -> list[list[int]]:
     """The new tokens of each row of one batch."""
-    device = base.device
     # The first pass reads the prompts, under the edits of all rows.
-    batch = pad([row.row for row in rows], base.pad_id, device, left=True, prompts_only=True)
-    attached.take([row.edits for row in rows])
-    attached.at(batch.prompt, batch.tokens)
-    serves = base.serves
-    cache = empty_cache(base.model) if serves.steps else None
+    batch = pad([row.row for row in rows], base.pad_id, base.device, left=True, prompts_only=True)
+    logits, cache = first_pass(base, batch, [row.edits for row in rows], stack)
+    with stack.attached(base.model) as attached:
+        attached.take([row.edits for row in rows])
+        return _steps(base, rows, decoding, batch, logits, cache, attached, generators, stop)
+
+
+def _steps(
+    base: BaseModel,
+    rows: Sequence[EditedRow],
+    decoding: Decoding,
+    batch: Batch,
+    logits: Tensor,
+    cache: Any,
+    attached: AttachedStack,
+    generators: Sequence[torch.Generator] | None,
+    stop: str | None,
+) -> list[list[int]]:
+    """The new tokens of each row, one a step, from the logits (B, V) after the prompts on."""
+    serves, device = base.serves, base.device
     in_batch = list(range(len(rows)))  # whom each row of the batch continues
     going_on = set(in_batch)
     new: list[list[int]] = [[] for _ in rows]
     ids, attention, position = batch.input_ids, batch.attention_mask, batch.position_ids
     for step in range(decoding.max_new_tokens):
-        output = base.model(
-            input_ids=ids,
-            attention_mask=mask_after(cache, attention) if cache is not None and step else attention,
-            position_ids=position,
-            logits_to_keep=1,
-            **with_cache(base.model, cache),
-        )
         # Every row that goes on gets its next token, or ends with it.
         living = [k for k, i in enumerate(in_batch) if i in going_on]
         draws = [generators[in_batch[k]] for k in living] if generators is not None else None
-        logits = output.logits[:, -1].float()
+        logits = logits.float()
         tokens = [base.pad_id] * len(in_batch)
         picked = _pick(logits[living] if len(living) < len(in_batch) else logits, decoding, draws).tolist()
         for k, token in zip(living, picked, strict=True):
@@ -151,6 +189,8 @@ def _decode(
             attached.at(prompt, tokens_there)
         else:
             attached.at_generated(len(in_batch))
+        mask = attention if cache is None else mask_after(cache, attention)
+        logits = last_logits(base.model, ids, mask, position, cache)
     return new
 
 

@@ -6,20 +6,20 @@ Rows of one prompt under the same edits share the pass over the prompt (`fed.ans
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
-from torch import Tensor
 
 from fed.answering import shared_prompt
 from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Loss
 from fed.base.model import BaseModel
 from fed.edits.stack import Edits, EditStack
-from fed.forward.activation_cache import ActivationCache, resumed, stacked
-from fed.forward.batching import pad, under_token_budget
+from fed.forward.batching import Row, pad, under_token_budget
 from fed.forward.budget import Budget
 from fed.forward.completion_loss import completion_nll, logits_only_where
+from fed.forward.hidden_states import Known
+from fed.forward.resumed import passes, stacked
+from fed.forward.shared_states import portions
 
 
 @torch.no_grad()
@@ -42,6 +42,12 @@ def losses(
         ValueError: a row that names an edit which the stack has not.
     """
     budget = budget or Budget()
+    # Equal rows under the same edits cost the same: each is computed once.
+    if len(distinct := list(dict.fromkeys(rows))) < len(rows):
+        loss_of_row = dict(zip(distinct, losses(base, distinct, stack, budget=budget, on_rows=on_rows), strict=True))
+        if on_rows:
+            on_rows(len(rows) - len(distinct))
+        return [loss_of_row[row] for row in rows]
     # Rows that share a prompt and edits belong together, where the base's cache can serve them all.
     groups: dict[tuple[tuple[int, ...], Edits], list[int]] = {}
     for place, row in enumerate(rows):
@@ -64,25 +70,34 @@ def _whole(
     on_rows: Callable[[int], None] | None,
 ) -> list[Loss]:
     """Each row in one piece, prompt and completion."""
-    # What lies below the first edit is the same for all arms of a row: computed once, where the budget has room.
-    first = stack.first_block
-    distinct = list(dict.fromkeys(row.row for row in rows))
-    cached = None
-    if first is not None:
-        cached = ActivationCache().of(base, [distinct], first, budget.tokens, budget.activation_cache)
-    states = dict(zip(distinct, cached[0], strict=True)) if cached else {}
+    # What arms of a row share is computed once, where the budget has room.
+    loss_of: dict[int, Loss] = {}
+    for portion, known in portions(base, [(row.row, row.edits) for row in rows], stack, budget):
+        part = _resumed(base, [rows[i] for i in portion], known, stack, budget.tokens, on_rows)
+        loss_of |= zip(portion, part, strict=True)
+    return [loss_of[i] for i in range(len(rows))]
+
+
+def _resumed(
+    base: BaseModel,
+    rows: Sequence[EditedRow],
+    known: Known | None,
+    stack: EditStack,
+    token_budget: int,
+    on_rows: Callable[[int], None] | None,
+) -> list[Loss]:
+    """Each row from the states that are known of it on."""
     loss_of: dict[int, Loss] = {}
     ends = base.end_ids
     with (
-        resumed(base.model, first) if cached and first is not None else nullcontext() as give,
-        stack.attached(base.model) as attached,
-        logits_only_where(base.model) as choose,
+        passes(base, stack, known.block if known else None) as (attached, give),
+        logits_only_where(base.model, whole_block=stack.edits_block(base.skeleton.layers - 1)) as choose,
     ):
-        for places in under_token_budget([len(row.row) for row in rows], budget.tokens):
+        for places in under_token_budget([len(row.row) for row in rows], token_budget):
             picked = [rows[i] for i in places]
             batch = pad([row.row for row in picked], base.pad_id, base.device)
-            if give is not None:
-                give(stacked([states[row.row] for row in picked]))
+            if known and give:
+                give(stacked([known.states[i] for i in places]))
             attached.take([row.edits for row in picked])
             attached.at(batch.prompt, batch.tokens)
             nll, row_of = completion_nll(base.model, batch, choose)
@@ -104,17 +119,11 @@ def _under_one_prompt(
     on_rows: Callable[[int], None] | None,
 ) -> list[list[Loss]]:
     """Groups of rows of one prompt and the same edits: the prompt is read once for all its completions."""
-    with stack.attached(base.model) as attached:
-
-        def enter(numbers: Sequence[int], prompt: Tensor, tokens: Tensor) -> None:
-            attached.take([groups[number][0].edits for number in numbers])
-            attached.at(prompt, tokens)
-
-        return shared_prompt.losses(
-            base,
-            [group[0].row.prompt for group in groups],
-            [[row.row.completion for row in group] for group in groups],
-            enter,
-            token_budget=token_budget,
-            on_rows=on_rows,
-        )
+    return shared_prompt.losses(
+        base,
+        [EditedRow(Row(group[0].row.prompt, ()), group[0].edits) for group in groups],
+        [[row.row.completion for row in group] for group in groups],
+        stack,
+        token_budget=token_budget,
+        on_rows=on_rows,
+    )

@@ -13,22 +13,21 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fed.answering.edited_rows import EditedRow
+from fed.answering.first_pass import first_pass
 from fed.answering.reader import Loss
-from fed.base.architecture.cache_kinds import empty_cache, mask_after, select_rows, with_cache
+from fed.base.architecture.cache_kinds import mask_after, select_rows, with_cache
 from fed.base.model import BaseModel
-from fed.forward.batching import Row, pad, under_token_budget
-
-# Told before each forward pass: the prompt (its number) that each row belongs to, and where the row's prompt and all
-# its real tokens lie, (B, T) bool each.
-Enter = Callable[[Sequence[int], Tensor, Tensor], None]
+from fed.edits.stack import EditStack
+from fed.forward.batching import pad, under_token_budget
 
 
 @torch.no_grad()
 def losses(
     base: BaseModel,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[EditedRow],
     completions: Sequence[Sequence[tuple[int, ...]]],
-    enter: Enter,
+    stack: EditStack,
     *,
     token_budget: int,
     on_rows: Callable[[int], None] | None = None,
@@ -36,16 +35,19 @@ def losses(
     """What each completion of each prompt costs, equal to a whole row's up to rounding.
 
     Args:
-        completions: of each prompt, every one of at least one token. token_budget: of one forward pass; a batch's
-        cache, where every completion has its prompt's keys and values, may hold twice as many. One prompt is always
-        taken. on_rows: called with a number of completions as they finish.
+        prompts: rows without a completion, and the edits that they and their completions take.
+        completions: of each prompt, every one of at least one token.
+        stack: not attached.
+        token_budget: of one forward pass; a batch's cache, where every completion has its prompt's keys and values, may
+        hold twice as many. One prompt is always taken.
+        on_rows: called with a number of completions as they finish.
     """
     found: list[list[Loss]] = [[] for _ in prompts]
-    cached = [len(own) * (len(p) + max(map(len, own))) for p, own in zip(prompts, completions, strict=True)]
+    cached = [len(own) * (len(p.row) + max(map(len, own))) for p, own in zip(prompts, completions, strict=True)]
     for picked in under_token_budget(cached, 2 * token_budget):
         owner = [place for place, number in enumerate(picked) for _ in completions[number]]
         ends = [completion for number in picked for completion in completions[number]]
-        sums = _batch(base, [prompts[number] for number in picked], owner, ends, picked, enter)
+        sums = _batch(base, [prompts[number] for number in picked], owner, ends, stack)
         for place, completion, (nll, last) in zip(owner, ends, sums, strict=True):
             found[picked[place]].append(Loss.of(nll, last, completion, base.end_ids))
         if on_rows:
@@ -55,28 +57,19 @@ def losses(
 
 def _batch(
     base: BaseModel,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[EditedRow],
     owner: Sequence[int],
     ends: Sequence[tuple[int, ...]],
-    numbers: Sequence[int],
-    enter: Enter,
+    stack: EditStack,
 ) -> list[tuple[float, float]]:
     """The summed nll of each of `ends`, and that of its last token; the b-th continues `prompts[owner[b]]`."""
     device = base.device
-    batch = pad([Row(prompt, ()) for prompt in prompts], base.pad_id, device, left=True, prompts_only=True)
-    enter(numbers, batch.prompt, batch.tokens)
-    cache = empty_cache(base.model)
-    output = base.model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        logits_to_keep=1,
-        **with_cache(base.model, cache),
-    )
+    batch = pad([prompt.row for prompt in prompts], base.pad_id, device, left=True, prompts_only=True)
+    logits, cache = first_pass(base, batch, [prompt.edits for prompt in prompts], stack)
     index = torch.tensor(owner, device=device)
     first = torch.tensor([end[0] for end in ends], device=device)
     # Summed in float64, on the host: a device may have none.
-    sums = _nll(output.logits[:, -1])[index].gather(-1, first.unsqueeze(-1)).squeeze(-1).cpu().double()
+    sums = _nll(logits)[index].gather(-1, first.unsqueeze(-1)).squeeze(-1).cpu().double()
     width = max(map(len, ends)) - 1
     if not width:
         return list(zip(sums.tolist(), sums.tolist(), strict=True))
@@ -88,14 +81,16 @@ def _batch(
         ids[i, : len(end) - 1] = torch.tensor(end[:-1], dtype=torch.int64)
         targets[i, : len(end) - 1] = torch.tensor(end[1:], dtype=torch.int64)
     tokens, ids, targets = tokens.to(device), ids.to(device), targets.to(device)
-    enter([numbers[place] for place in owner], torch.zeros_like(tokens), tokens)
     select_rows(cache, index)
-    output = base.model(
-        input_ids=ids,
-        attention_mask=mask_after(cache, torch.cat([batch.attention_mask[index], tokens.long()], dim=1)),
-        position_ids=batch.position_ids[index, -1:] + 1 + torch.arange(width, device=device),
-        **with_cache(base.model, cache),
-    )
+    with stack.attached(base.model) as attached:
+        attached.take([prompts[place].edits for place in owner])
+        attached.at(torch.zeros_like(tokens), tokens)
+        output = base.model(
+            input_ids=ids,
+            attention_mask=mask_after(cache, torch.cat([batch.attention_mask[index], tokens.long()], dim=1)),
+            position_ids=batch.position_ids[index, -1:] + 1 + torch.arange(width, device=device),
+            **with_cache(base.model, cache),
+        )
     rest = _nll(output.logits).gather(-1, targets.unsqueeze(-1)).squeeze(-1).cpu().double()
     tokens = tokens.cpu()
     widths = tokens.sum(-1, keepdim=True)

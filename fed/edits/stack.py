@@ -57,9 +57,33 @@ class EditStack:
         self.layers = layers
 
     @property
-    def first_block(self) -> int | None:
-        """The lowest edited decoder block: what lies below its output is the bare base's. None: no block is edited."""
-        return min((block for layer in self.layers for block in layer.bank.shape.layers), default=None)
+    def first_blocks(self) -> tuple[int, ...]:
+        """The blocks where a layer's edits begin, from below: rows that differ in it alone are one up to there."""
+        return tuple(sorted({min(layer.bank.shape.layers) for layer in self.layers if layer.bank.shape.layers}))
+
+    def check(self, edits: Edits) -> None:
+        """Raise ValueError for a row that names an edit which is not there, or that names not one of every layer."""
+        layers = len(self.layers)
+        if edits and len(edits) != layers:
+            raise ValueError(f"a row names an edit or None for each layer of the stack, {layers} here, got {edits}")
+        for place, (number, layer) in enumerate(zip(edits, self.layers, strict=False)):
+            if number is not None and not 0 <= number < layer.bank.users:
+                raise ValueError(
+                    f"layer {place} of the stack has edits 0..{layer.bank.users - 1}, but a row takes number {number}"
+                )
+
+    def edits_below(self, edits: Edits, block: int) -> Edits:
+        """What of a row's edits lies below a block's output: of a layer that begins there or later, None.
+
+        Raises as `check` does.
+        """
+        self.check(edits)
+        begun = [min(layer.bank.shape.layers, default=block) < block for layer in self.layers]
+        return tuple(number if b else None for number, b in zip(edits or (None,) * len(begun), begun, strict=True))
+
+    def edits_block(self, block: int) -> bool:
+        """Whether any layer edits a block's output."""
+        return any(block in layer.bank.shape.layers for layer in self.layers)
 
     @property
     def first_trained_block(self) -> int:
@@ -144,7 +168,7 @@ class AttachedStack:
         indices: list[Tensor | None] = []
         actives: list[Tensor | None] = []
         for row in edits:
-            self._check(row)
+            self._stack.check(row)
         for place, layer in enumerate(self._stack.layers):
             wanted = [row[place] if row else None for row in edits]
             device = layer.bank.R.device
@@ -191,13 +215,3 @@ class AttachedStack:
     def at_masks(self, masks: Sequence[Tensor]) -> None:
         """Apply each layer where its own mask, (B, T) bool, is true."""
         self._session.set_masks(masks)
-
-    def _check(self, edits: Edits) -> None:
-        layers = len(self._stack.layers)
-        if edits and len(edits) != layers:
-            raise ValueError(f"a row names an edit or None for each layer of the stack, {layers} here, got {edits}")
-        for place, (number, layer) in enumerate(zip(edits, self._stack.layers, strict=False)):
-            if number is not None and not 0 <= number < layer.bank.users:
-                raise ValueError(
-                    f"layer {place} of the stack has edits 0..{layer.bank.users - 1}, but a row takes number {number}"
-                )

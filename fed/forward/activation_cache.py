@@ -4,71 +4,19 @@ What training changes reaches no block before the first trained one, nor that bl
 for a row these numbers never change, whatever frozen edits lie below. They are kept in the base's dtype, tokens × d
 each, as long as they fit the limit. What a row's numbers are must not depend on what happens to be kept, so a user's
 rows are always computed together: in batches of that user's rows alone.
-
-Shapes:  B rows · T tokens · d hidden size
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fed.base.model import BaseModel
-from fed.edits.hooks import decoder_blocks
 from fed.edits.stack import BARE, EditStack
-from fed.forward.batching import Row, pad
-from fed.forward.hidden_states import at_block, output_at
-
-
-class _Given(nn.Module):
-    """Stands in for a frozen block: passes the hidden states on, or gives those that were handed in."""
-
-    def __init__(self, block: nn.Module, state: Callable[[], Tensor] | None = None) -> None:
-        super().__init__()
-        self.__dict__["_block"], self._state = block, state  # not a submodule: the block stays where it was
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_block"], name)  # such as `attention_type`, which a model's loop asks for
-
-    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden if self._state is None else self._state()
-
-
-@contextmanager
-def resumed(model: nn.Module, first: int) -> Iterator[Callable[[Tensor], None]]:
-    """Start forward passes at the output of block `first`. Enter it before `fed.edits.hooks.edited`.
-
-    Yields a function that takes that output, (B, T, d), for the next forward pass.
-    """
-    blocks = decoder_blocks(model)
-    replaced = list(blocks[: first + 1])
-    given: list[Tensor] = []
-
-    def give(states: Tensor) -> None:
-        given[:] = [states]
-
-    try:
-        for i, block in enumerate(replaced):
-            blocks[i] = _Given(block, (lambda: given[0]) if i == first else None)
-        yield give
-    finally:
-        for i, block in enumerate(replaced):
-            blocks[i] = block
-
-
-def stacked(states: Sequence[Tensor]) -> Tensor:
-    """Rows' states padded on the right with zeros, (B, T, d): padding that no token attends to."""
-    return nn.utils.rnn.pad_sequence(list(states), batch_first=True)
-
-
-@lru_cache(maxsize=2)
-def _returns_states(base: BaseModel, layer: int) -> bool:
-    return isinstance(output_at(base, pad([Row((base.pad_id,), ())], base.pad_id, base.device), layer), Tensor)
+from fed.forward.batching import Row
+from fed.forward.hidden_states import at_block, returns_states
 
 
 class ActivationCache:
@@ -107,7 +55,7 @@ class ActivationCache:
         """
         below = stack.below(first)
         width = base.skeleton.hidden_size * base.model.dtype.itemsize
-        if limit < sum(len(row) for rows in users for row in rows) * width or not _returns_states(base, first):
+        if limit < sum(len(row) for rows in users for row in rows) * width or not returns_states(base, first):
             return None
         found = []
         for user, rows in enumerate(users):
@@ -116,7 +64,7 @@ class ActivationCache:
             key = (base.fingerprint, base.dtype, base.device, first, token_budget, *what)
             states = self._users.pop(key, None)
             if states is None:
-                states = at_block(base, rows, first, token_budget, below, edits)
+                states = at_block(base, rows, first, token_budget, stack=below, edits=[edits] * len(rows))
                 self._bytes += sum(t.nbytes for t in states)
             self._users[key] = states
             found.append(states)

@@ -2,7 +2,8 @@
 
 With a vocabulary of 49,152 a token's logits weigh as much as 170 of its hidden states. They are therefore computed only
 where a label is, and where nothing but one bias-free Linear makes them, their gradient is taken on the way: one float32
-copy lives at a time, and the backward pass is a product that is already done.
+copy lives at a time, and the backward pass is a product that is already done. So is what follows the last block's
+attention, whose keys and values alone other tokens need.
 
 Shapes:  B rows · T tokens · N completion tokens in a batch · d hidden size · V vocabulary
 """
@@ -16,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fed.edits.hooks import decoder_blocks
 from fed.forward.batching import Batch
 
 # Their logits are the output projection's and nothing is done to them after it (no soft cap, no scale).
 _BARE_LOGITS = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "smollm3")
+# Their blocks are  h ← h + attention(norm(h)),  then  h ← h + mlp(norm(h)), token by token.
+_PLAIN_BLOCKS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _AT_ONCE = 512  # completion tokens whose logits live at one time
 
 
@@ -28,21 +32,49 @@ class Chosen:
 
     def __init__(self, head: Any, fused: bool) -> None:
         self.fused, self.head = fused, head
-        self.mask = torch.empty(0)
+        self.where = torch.empty(0, dtype=torch.int64)
         self.hidden: Tensor | None = None
 
     def __call__(self, mask: Tensor) -> None:
         """Choose: (B, T) bool; the model's logits are then (1, N, V), the masked positions in row-major order."""
-        self.mask = mask
+        self.where = mask.flatten().nonzero()[:, 0]
+
+    def of(self, states: Tensor) -> Tensor:
+        """(B, T, d) -> (1, N, d), at the chosen positions."""
+        return states.flatten(0, 1).index_select(0, self.where).unsqueeze(0)
+
+
+class _OnlyChosen(nn.Module):
+    """Stands in for the last block: what follows its attention is computed at the chosen positions, (1, N, d)."""
+
+    def __init__(self, block: nn.Module, chosen: Chosen) -> None:
+        super().__init__()
+        self.__dict__["_block"], self._chosen = block, chosen  # not a submodule: the block stays where it was
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_block"], name)  # such as `attention_type`, which a model's loop asks for
+
+    def forward(self, hidden: Tensor, **given: Any) -> Tensor:
+        block, chosen = self.__dict__["_block"], self._chosen
+        handle = block.self_attn.o_proj.register_forward_pre_hook(lambda _module, inputs: (chosen.of(inputs[0]),))
+        try:
+            attended, *_ = block.self_attn(hidden_states=block.input_layernorm(hidden), **given)
+        finally:
+            handle.remove()
+        hidden = chosen.of(hidden) + attended
+        states: Tensor = hidden + block.mlp(block.post_attention_layernorm(hidden))
+        return states
 
 
 @contextmanager
-def logits_only_where(model: nn.Module, *, fused: bool | None = None) -> Iterator[Chosen]:
+def logits_only_where(model: nn.Module, *, fused: bool | None = None, whole_block: bool = True) -> Iterator[Chosen]:
     """Compute the output projection only at chosen positions, by the model's own code.
 
     Args:
         fused: leave even these to `completion_nll`: the model's logits then come out empty. None: where its logits
             are one bare Linear's.
+        whole_block: compute the last block at every position; False where nothing hangs on its output or in it, of
+            which a base of known form then computes the part that follows the attention at these positions alone.
     """
     causal_lm: Any = model
     head = causal_lm.get_output_embeddings()
@@ -50,16 +82,23 @@ def logits_only_where(model: nn.Module, *, fused: bool | None = None) -> Iterato
         fused = isinstance(head, nn.Linear) and head.bias is None and causal_lm.config.model_type in _BARE_LOGITS
     chosen = Chosen(head, fused)
 
+    blocks = decoder_blocks(model)
+    last = blocks[-1]
+    thin = not whole_block and causal_lm.config.model_type in _PLAIN_BLOCKS
+
     def gather(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        picked = inputs[0][chosen.mask]
+        picked = (inputs[0] if thin else chosen.of(inputs[0]))[0]
         chosen.hidden = picked
         return (picked[None, :0] if chosen.fused else picked.unsqueeze(0), *inputs[1:])
 
     handle = head.register_forward_pre_hook(gather)
     try:
+        if thin:
+            blocks[-1] = _OnlyChosen(last, chosen)
         yield chosen
     finally:
         handle.remove()
+        blocks[-1] = last
         chosen.hidden = None
 
 

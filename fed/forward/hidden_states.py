@@ -6,15 +6,19 @@ Shapes:  N texts · T tokens · d hidden size
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fed.base.architecture.cache_kinds import with_cache
 from fed.base.model import BaseModel
 from fed.edits.hooks import decoder_blocks
 from fed.edits.stack import BARE, Edits, EditStack
 from fed.forward.batching import Batch, Row, pad, under_token_budget
+from fed.forward.resumed import passes, stacked
 
 
 class _Reached(Exception):
@@ -22,8 +26,12 @@ class _Reached(Exception):
 
 
 @torch.no_grad()
-def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
-    """What block `layer` (from 0) returns for a batch: (B, T, d), or a tuple that begins with it in some models."""
+def output_at(base: BaseModel, batch: Batch, layer: int, cache: Any = None) -> Any:
+    """What block `layer` (from 0) returns for a batch: (B, T, d), or a tuple that begins with it in some models.
+
+    Args:
+        cache: takes the keys and values of the blocks that are computed; None: they are not kept.
+    """
     caught: list[Any] = []
 
     def catch(_module: Any, _inputs: Any, output: Any) -> None:
@@ -36,7 +44,7 @@ def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
-            use_cache=False,
+            **with_cache(base.model, cache),
         )
     except _Reached:
         pass
@@ -45,20 +53,45 @@ def output_at(base: BaseModel, batch: Batch, layer: int) -> Any:
     return caught[0]
 
 
+@lru_cache(maxsize=8)
+def returns_states(base: BaseModel, layer: int) -> bool:
+    """Whether a block returns hidden states and nothing else, as a pass that resumes at its output can give."""
+    return isinstance(output_at(base, pad([Row((base.pad_id,), ())], base.pad_id, base.device), layer), Tensor)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows' states at a block's output, at which a pass can resume: (tokens, d) each."""
+
+    block: int
+    states: Sequence[Tensor]
+
+
 def at_block(
-    base: BaseModel, rows: Sequence[Row], layer: int, token_budget: int, stack: EditStack = BARE, edits: Edits = ()
+    base: BaseModel,
+    rows: Sequence[Row],
+    layer: int,
+    token_budget: int,
+    *,
+    stack: EditStack = BARE,
+    edits: Sequence[Edits] | None = None,
+    known: Known | None = None,
 ) -> list[Tensor]:
     """Each row's states, prompt and completion, at the output of a block: (tokens, d) in the base's dtype.
 
     Args:
         stack: edits of blocks before `layer`, under which the rows are read.
-        edits: which of them the rows take.
+        edits: which of them each row takes; None: none.
+        known: the rows' states further below, where passes resume; None: they begin at the embeddings.
     """
-    with stack.attached(base.model) as attached:
+    edits = edits or [()] * len(rows)
+    with passes(base, stack, known.block if known else None) as (attached, give):
 
-        def enter(batch: Batch) -> None:
-            attached.take([edits] * batch.size)
+        def enter(places: Sequence[int], batch: Batch) -> None:
+            attached.take([edits[i] for i in places])
             attached.at(batch.prompt, batch.tokens)
+            if known and give:
+                give(stacked([known.states[i] for i in places]))
 
         states = {i: of_row.clone() for i, of_row in _row_by_row(base, rows, layer, token_budget, enter)}
     return [states[i] for i in range(len(rows))]
@@ -76,16 +109,16 @@ def _row_by_row(
     rows: Sequence[Row],
     layer: int,
     token_budget: int,
-    enter: Callable[[Batch], None] = lambda _: None,
+    enter: Callable[[Sequence[int], Batch], None] = lambda *_: None,
 ) -> Iterator[tuple[int, Tensor]]:
     """(place, the row's states (tokens, d)), batch by batch; a view, so that a batch is let go after its last row.
 
     Args:
-        enter: told of each batch before its pass.
+        enter: told of each batch before its pass: which rows it has, and the batch.
     """
     for places in under_token_budget([len(row) for row in rows], token_budget):
         batch = pad([rows[i] for i in places], base.pad_id, base.device)
-        enter(batch)
+        enter(places, batch)
         output = output_at(base, batch, layer)
         states = output[0] if isinstance(output, tuple) else output
         yield from ((i, of_row[: len(rows[i])]) for i, of_row in zip(places, states, strict=True))

@@ -21,8 +21,9 @@ from fed.base.architecture.cache_kinds import empty_cache, with_cache
 from fed.base.model import BaseModel
 from fed.edits.positions import Positions
 from fed.edits.stack import EditStack
-from fed.forward.activation_cache import resumed
 from fed.forward.batching import Batch, Row, pad, under_token_budget
+from fed.forward.last_logits import last_logits
+from fed.forward.resumed import passes
 
 WORTH = 0.25  # of all tokens must be prefix, or reading them apart costs more than it saves
 
@@ -72,7 +73,8 @@ def read(
     nothing = tuple((empty(k, 0, e), empty(v, 0, u)) for (k, e), (v, u) in _shapes(base)[first + 1 :])
     prefixes = [Prefix(0, nothing)] * len(rows)
     some = [i for i, count in enumerate(tokens) if count]
-    with resumed(base.model, first) as give, frozen.attached(base.model, first=first) as attached:
+    with passes(base, frozen, first) as (attached, give):
+        assert give
         for part in under_token_budget([tokens[i] for i in some], token_budget):
             places = [some[i] for i in part]
             batch = pad([Row(rows[i].prompt[: tokens[i]], ()) for i in places], base.pad_id, base.device, left=True)
@@ -88,13 +90,7 @@ def read(
             )
             give(torch.stack([nn.functional.pad(states[i][: tokens[i]], (0, 0, width - tokens[i], 0)) for i in places]))
             cache = empty_cache(base.model)
-            base.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                logits_to_keep=1,
-                **with_cache(base.model, cache),
-            )
+            last_logits(base.model, batch.input_ids, batch.attention_mask, batch.position_ids, cache)
             kept = [cache.layers[block] for block in blocks]
             for place, i in enumerate(places):
                 own = slice(width - tokens[i], width)

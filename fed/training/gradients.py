@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 from fed.base.model import BaseModel
 from fed.edits.stack import AttachedStack, EditStack
 from fed.forward import prefix_cache
-from fed.forward.activation_cache import CACHE, resumed, stacked
+from fed.forward.activation_cache import CACHE
 from fed.forward.batching import Batch, Row, pad, to_device, under_token_budget
 from fed.forward.completion_loss import Chosen, completion_nll, logits_only_where
 from fed.forward.prefix_cache import Prefix
+from fed.forward.resumed import passes, stacked
 from fed.training.plan import TrainSettings
 
 
@@ -166,10 +167,8 @@ def shared_passes(
         token_budget: padded tokens of one forward pass.
         states_known: whether the rows bring their states below the first trained edit, at which passes then begin.
     """
-    first = stack.first_trained_block
     with (
-        resumed(base.model, first) if states_known else nullcontext() as give,
-        stack.attached(base.model, first=first if states_known else 0) as attached,
-        logits_only_where(base.model) as choose,
+        passes(base, stack, stack.first_trained_block if states_known else None) as (attached, give),
+        logits_only_where(base.model, whole_block=stack.edits_block(base.skeleton.layers - 1)) as choose,
     ):
         yield SharedPasses(base, stack, token_budget, attached, choose, give)

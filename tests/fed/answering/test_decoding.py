@@ -166,6 +166,7 @@ def test_rows_that_have_ended_leave_the_batch(tiny64, mixed, without_cache, monk
     handle = tiny64.model.register_forward_pre_hook(
         lambda _m, _a, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
+    assert len({row.row.question for row in rows}) == len(rows)  # so that no pass is shared
     try:
         generate(tiny64, rows, stack_of(banks), GREEDY)
     finally:
@@ -266,6 +267,24 @@ def test_sampling_with_a_generator_a_row_does_not_depend_on_the_neighbours(tiny6
     assert together == run(range(11, -1, -1), budget=60)[::-1]
     greedy = generate(tiny64, rows, stack_of(banks), GREEDY)
     assert sum(a != b for a, b in zip(together, greedy, strict=True)) > 6
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_equal_prompts_under_the_same_edits_are_answered_once_where_no_chance_is_in_it(tiny64, mixed, temperature):
+    rows, banks = mixed
+    twice = [*rows, *(EditedRow(Row(row.row.prompt, (9, 0)), row.edits) for row in rows[::-1])]
+    finished, sizes = [], []
+    decoding = Decoding(4, temperature=temperature, top_k=50, top_p=1.0)
+    draws = [generator(0, i) for i in range(len(twice))] if temperature else None
+    handle = tiny64.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    try:
+        texts = generate(tiny64, twice, stack_of(banks), decoding, generators=draws, on_rows=finished.append)
+    finally:
+        handle.remove()
+    assert sum(finished) == len(twice) and max(sizes) == (len(twice) if temperature else len(rows))
+    assert (texts[: len(rows)] == texts[len(rows) :][::-1]) == (not temperature)
 
 
 def test_another_generator_draws_another_text(tiny64):

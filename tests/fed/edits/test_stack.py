@@ -133,7 +133,14 @@ def test_leaves_are_copies_that_take_the_gradients_of_their_rows(tiny64, banks, 
 
 def test_the_last_layer_trains_and_the_others_are_frozen(banks, stack):
     assert stack.trained is stack.layers[2] and stack.frozen.layers == stack.layers[:2]
-    assert (stack.first_block, EditStack(stack.layers[2]).first_block, BARE.first_block) == (0, 2, None)
+    assert (stack.first_blocks, EditStack(stack.layers[2]).first_blocks, BARE.first_blocks) == ((0, 1, 2), (2,), ())
+    assert stack.first_trained_block == 2
+    assert [stack.edits_below((0, 1, 2), block) for block in range(4)] == [
+        (None, None, None),
+        (None, 1, None),
+        (0, 1, None),
+        (0, 1, 2),
+    ]
     assert stack.edits_of(1) == (0, 1, 1)
     moved = stack.to(dtype=torch.float32)
     assert [layer.bank.W.dtype for layer in moved.layers] == [torch.float32] * 3

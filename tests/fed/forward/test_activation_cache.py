@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fed.answering.edited_rows import EditedRow
-from fed.answering.scoring import losses
 from fed.edits.hooks import decoder_blocks
 from fed.edits.positions import Positions
 from fed.edits.stack import EditStack, Layer
-from fed.forward.activation_cache import ActivationCache, resumed, stacked
+from fed.forward.activation_cache import ActivationCache
 from fed.forward.batching import Row, pad
-from fed.forward.budget import Budget
 from fed.forward.hidden_states import at_block
+from fed.forward.resumed import resumed, stacked
 from fed.randomness import generator
 from fed.training.plan import TrainSettings
 from fed.training.train import train
@@ -175,27 +173,3 @@ def test_what_a_users_states_are_does_not_depend_on_what_was_kept(tiny32):
     warm.of(tiny32, [other, ROWS[:1]], 1, 100, PLENTY)
     found = warm.of(tiny32, [other, ROWS], 1, 100, PLENTY)[1]
     assert all(torch.equal(a, b) for a, b in zip(cold, found, strict=True))
-
-
-def test_losses_of_several_arms_are_the_same_with_and_without(tiny64, random_bank):
-    where = Positions.parse("f1+l1")
-    stack = EditStack(Layer(random_bank(1, seed=1), where, shared=True), Layer(random_bank(2, seed=2), where))
-    asked = [EditedRow(row, edits) for row in ROWS for edits in ((None, None), (0, None), (0, 1))]
-
-    def found(limit):
-        return losses(tiny64, asked, stack, budget=Budget(20, limit))
-
-    for (nll, tokens, *_), (expected, count, *_) in zip(found(PLENTY), found(0), strict=True):
-        assert tokens == count and nll == pytest.approx(expected, abs=1e-10)
-
-
-def test_losses_compute_a_row_below_the_edit_once_for_all_its_arms(tiny64, random_bank):
-    seen = []
-    handle = decoder_blocks(tiny64.model)[0].register_forward_pre_hook(lambda _m, inputs: seen.append(len(inputs[0])))
-    asked = [EditedRow(row, (shared,)) for row in ROWS for shared in (None, 0)]
-    stack = EditStack(Layer(random_bank(1), ALL, shared=True))
-    try:
-        losses(tiny64, asked, stack, budget=Budget(activation_cache=PLENTY))
-    finally:
-        handle.remove()
-    assert sum(seen) == len(ROWS)

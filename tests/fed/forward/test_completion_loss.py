@@ -33,6 +33,30 @@ def test_each_completion_token_has_its_own_likelihood_and_row(tiny64, fused):
     assert nll.tolist() == pytest.approx(expected, abs=1e-11) and row.tolist() == numbers
 
 
+@pytest.mark.parametrize("kind", ["llama", "another"])
+def test_the_last_block_is_computed_at_labels_alone_and_losses_and_gradients_stay(make_base, hooks_of, kind):
+    """Of a base whose blocks' form is not known it is computed whole."""
+    base = make_base("float64")
+    base.model.config.model_type = kind
+    batch, found, seen = pad(make_rows(4, 6), 0, "cpu"), [], []
+    last, shift = base.model.model.layers[-1], torch.zeros(32, dtype=torch.float64, requires_grad=True)
+    count = last.mlp.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].shape[:-1].numel()))
+    moved = base.model.model.layers[0].register_forward_hook(lambda _module, _inputs, output: output + shift)
+    for whole in (True, False):
+        with logits_only_where(base.model, whole_block=whole) as choose:
+            nll, _ = completion_nll(base.model, batch, choose)
+        nll.sum().backward()
+        found.append((nll.detach(), shift.grad.clone()))
+        shift.grad = None
+    count.remove()
+    moved.remove()
+    labels = int(batch.labels.sum())
+    assert seen == [batch.input_ids.numel(), labels if kind == "llama" else batch.input_ids.numel()]
+    for whole, thin in zip(*found, strict=True):
+        torch.testing.assert_close(thin, whole, rtol=0, atol=1e-12)
+    assert base.model.model.layers[-1] is last and hooks_of(base.model) == 0
+
+
 def test_a_bfloat16_base_gives_float32_losses(make_base):
     base, wide = make_base("bfloat16"), make_base("float32")
     batch = pad(make_rows(3, 7), 0, "cpu")
