@@ -91,7 +91,8 @@ def done(way: str, job: dict[str, Any], folder: Path, runtime: str) -> dict[str,
     settings = settings_of(SIMS / "lamp7", [words(job)])
     file = folder / "arms.json"
     path = os.pathsep.join(filter(None, (str(SIMS), str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    environment = without_proxy({**os.environ, "PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0"})
+    told = {"PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0", "RAY_worker_niceness": "0"}  # as the product's runs
+    environment = without_proxy({**os.environ, **told})
     gpu: dict[str, Any] = {}
     if runtime == "in-process":
         config = json.dumps(settings.as_config())

@@ -51,6 +51,7 @@ class Cluster:
             "PYTHONPATH": str(REPOSITORY),
             "PERFIT_CACHE": str(self.root / "cache"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
             "RAY_TMPDIR": str(self._sockets),
             "RAY_memory_usage_threshold": "0.99",
             "OMP_NUM_THREADS": "1",
