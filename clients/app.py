@@ -10,11 +10,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import messages as host
+from clients.edits.received import collective_of, collectives_of
+from clients.edits.sent import put_tensors, put_trained
 from clients.node import Node
 from clients.on_node import on_node
 from clients.portions import portions, said
 from clients.progress import Progress, say_once
 from fed.answering.evaluation import ARMS, evaluate, swap_partners
+from fed.communication.on_device import OnDevice
 from fed.lamp import rouge_words
 from fed.methods import UserRows
 
@@ -55,19 +58,23 @@ def stage1(message: Message, node: Node) -> RecordDict:
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
     config = message.content["config"]
     round_number = int(str(config["server-round"]))
-    start = host.collective_of(message, method, node.settings)
     reply = RecordDict()
-    for portion in portions(users):
+    narrow = OnDevice.of(node.of_run, method.collective_shapes(), node.settings)
+    for whole_portion in portions(users):
+        # What each user was sent, of whoever can tell; where no user has an edit of its own, the same for all.
+        sent_edits = collectives_of(message, whole_portion, method, narrow, content=reply, device=not node.is_simulated)
+        if not (portion := list(sent_edits)):
+            continue
+        start = sent_edits[portion[0]]
         # The users' rows, and where the method keeps them, each user's own edits.
         user_rows = [node.stage1_rows(users[place]) for place in portion]
         if method.keeps_own:
-            sent_edits = (host.collective_of(message, method, node.settings, place) for place in portion)
             user_rows = [
-                replace(node.with_own_edit(rows, before_round=round_number), given=sent)
-                for rows, sent in zip(user_rows, sent_edits, strict=True)
+                replace(node.with_own_edit(rows, before_round=round_number), given=sent_edits[place])
+                for rows, place in zip(user_rows, portion, strict=True)
             ]
         # Training, in shared batches.
-        progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(portion, users)}")
+        progress = Progress(f"stage 1, round {round_number}, node {node.part}, {said(whole_portion, users)}")
         trained_users = method.train_collective(
             node.base,
             start,
@@ -86,7 +93,8 @@ def stage1(message: Message, node: Node) -> RecordDict:
             with host.failing_alone(reply, place, device=not node.is_simulated):
                 if method.keeps_own:
                     node.of_run.keep_own(trained.user_id, trained.tensors, round_number)
-                host.put_tensors(reply, place, trained.tensors, method, node.settings)
+                given = sent_edits[place]
+                put_trained(reply, place, trained, method, start=given, round_number=round_number, narrow=narrow)
                 host.put_metrics(reply, place, {"num-examples": examples, "train-loss": trained.result.mean_loss})
     return reply
 
@@ -106,7 +114,7 @@ def pooled(message: Message, node: Node) -> RecordDict:
     rows = [row for user in users for row in user]
     # One training, with one optimizer and one schedule.
     progress = Progress(f"stage 1, pooled, node {node.part}, {len(users)} users")
-    start = host.collective_of(message, method, node.settings)
+    start = collective_of(message, method)
     (trained,) = method.train_collective(
         node.base, start, [UserRows(everybody, rows)], round_number=1, progress=progress.step
     )
@@ -114,7 +122,7 @@ def pooled(message: Message, node: Node) -> RecordDict:
     if trained.result.error:
         host.put_failure(reply, 0, host.TrainingError(trained.result.error), device=not node.is_simulated)
         return reply
-    host.put_tensors(reply, 0, trained.tensors, method, node.settings)
+    put_tensors(reply, 0, trained.tensors, method)
     numbers = {"users": len(users), "num-examples": len(rows), "train-loss": trained.result.mean_loss}
     host.put_metrics(reply, 0, numbers)
     return reply
@@ -125,8 +133,13 @@ def pooled(message: Message, node: Node) -> RecordDict:
 def adopt(message: Message, node: Node) -> RecordDict:
     """Keep the collective edit that stage 1 ended with."""
     users, method = node.hosted(host.users_of(message), "stage2"), node.method
-    name = node.vault.write_collective(method.whole(host.collective_of(message, method, node.settings)))
-    return RecordDict({f"{place}/node": ConfigRecord({"collective": name}) for place, _ in enumerate(users)})
+    reply = RecordDict()
+    narrow = OnDevice.of(node.of_run, method.collective_shapes(), node.settings)
+    edits = collectives_of(message, range(len(users)), method, narrow, content=reply, device=not node.is_simulated)
+    if edits:  # the same for all, whether it came whole or as a change
+        name = node.vault.write_collective(method.whole(next(iter(edits.values()))))
+        reply = RecordDict({**reply, **{f"{place}/node": ConfigRecord({"collective": name}) for place in edits}})
+    return reply
 
 
 @app.train("personalize")

@@ -13,7 +13,6 @@ alone. The server (`server_strategy.grid.packing.by_user`) takes them apart and 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +23,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fed.base.sources import BaseModelError
-from fed.communication import npy, wire
-from fed.methods.method import Method, Tensors
+from fed.communication.quantization import NotFinite
 from fed.plain_text import plain
 from fed.privacy.tensor_files import VaultError
 from fed.settings.rules import SettingsError
-from fed.settings.settings import Settings
 
 ERROR_CODE = 100  # outside Flower's own codes
 AT_MOST = 4 << 20  # bytes of users' arrays in one; a single user's may be larger
@@ -55,39 +52,10 @@ def users_of(message: Message) -> list[str]:
     return [str(user) for user in json.loads(str(message.content.config_records["host"]["users"]))]
 
 
-def collective_of(message: Message, method: Method, settings: Settings, place: int = 0) -> Tensors:
-    """The collective tensors that the message carries: those of the user at `place`, or those for all."""
-    records = message.content.array_records
-    array = records[f"{place}/arrays" if f"{place}/arrays" in records else "arrays"]["edit"]
-    return _tensors(array, method, settings)
-
-
-def tensors_in(message: Message, method: Method, settings: Settings) -> Iterator[Tensors]:
-    """Every edit that the message carries, for all or for one user. Raises ValueError for an array that is none."""
-    for key, record in message.content.array_records.items():
-        if key.rpartition("/")[2] != "arrays" or set(record) != {"edit"}:
-            raise ValueError("a message's arrays must be edits")
-        yield _tensors(record["edit"], method, settings)
-
-
-def _tensors(array: Array, method: Method, settings: Settings) -> Tensors:
-    """An edit off the network. Raises ValueError for any other array, and makes no room for what it says of itself."""
-    shapes, dtype = method.collective_shapes(), settings.wire_dtype
-    count = sum(math.prod(shape) for shape in shapes.values())
-    return wire.unpack(npy.numbers(array.data, (count,), dtype), shapes, dtype)
-
-
 def refusal_of(message: Message) -> str:
     """Why the server lets this device take no part, as a plain text, whatever it sent."""
     record = message.content.config_records.get("refusal") if message.has_content() else None
     return plain(str(record["reason"])) if record and "reason" in record else "no reason was given"
-
-
-def put_tensors(content: RecordDict, place: int, tensors: Tensors, method: Method, settings: Settings) -> None:
-    """What the user at `place` federates, in the dtype of the wire."""
-    ordered = {name: tensors[name] for name in method.collective_shapes()}
-    packed = wire.pack(ordered, settings.wire_dtype)
-    content[f"{place}/arrays"] = ArrayRecord({"edit": Array(packed)})
 
 
 def put_metrics(content: RecordDict, place: int, values: dict[str, int | float]) -> None:
@@ -118,12 +86,14 @@ def put_failures(content: RecordDict, users: Sequence[str], problems: Mapping[st
 
 @contextmanager
 def failing_alone(content: RecordDict, place: int, *, device: bool) -> Iterator[None]:
-    """A vault that is damaged or a disk that is full, inside, fails the user at `place`, and nobody else.
+    """A vault that is damaged, a disk that is full or an edit that is not finite fails the user at `place` alone.
 
     Promise: the others of its message are not touched (tests/integration/test_failures.py).
     """
     try:
         yield
+    except NotFinite as error:
+        put_failure(content, place, TrainingError(str(error)), device=device)
     except (VaultError, OSError) as error:
         put_failure(content, place, error, device=device)
 
@@ -169,11 +139,11 @@ def bundled(reply: RecordDict) -> RecordDict:
     """
     if len({key.partition("/")[0] for key in reply}) < 2:
         return reply
-    # The users' arrays as rows of a few, each of AT_MOST bytes; and whose the rows are.
+    # The users' arrays as rows of a few, each of AT_MOST bytes and of one length; and whose the rows are.
     stacks: list[list[tuple[int, np.ndarray[Any, Any]]]] = []  # (user's place, row)
     for key, arrays in reply.array_records.items():
         row = arrays["edit"].numpy()
-        if not stacks or (len(stacks[-1]) + 1) * row.nbytes > AT_MOST:
+        if not stacks or stacks[-1][0][1].shape != row.shape or (len(stacks[-1]) + 1) * row.nbytes > AT_MOST:
             stacks.append([])
         stacks[-1].append((int(key.partition("/")[0]), row))
     bundle = RecordDict()

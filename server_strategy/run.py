@@ -22,10 +22,11 @@ from server_strategy.checkpoint import resume
 from server_strategy.checkpoint.history import History
 from server_strategy.grid import hosts
 from server_strategy.grid.actors import replace_dead_actors
+from server_strategy.grid.edits.broadcasts import Broadcasts
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.nodes import RunError, find_nodes
 from server_strategy.grid.reading import ReadingGrid
 from server_strategy.grid.supervised import SupervisedGrid
-from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.report.run_log import RunLog, say, warn
 from server_strategy.rounds import pooled
@@ -69,8 +70,9 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
         raise RunError(problem)
     history = History(folder, resume.identity(settings, federation), log, method.whole)
     history.begin(saved)
-    translation = Translation(method.collective_shapes(), settings.wire_dtype)
+    translation = Translation.of(method.collective_shapes(), settings)
     reading.numbers = translation.numbers
+    broadcasts = Broadcasts(translation, settings.seed) if translation.packing else None
     timeout = settings.reply_timeout or None
     work = log.work if federation.simulated else None
     screen = Screen(settings, get_task(settings.task), federation.stage1, federation.stage2)
@@ -83,16 +85,18 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
             timeout=timeout,
             work=work,
             screen=screen,
+            broadcasts=broadcasts,
             on_error=log.add_error,
         )
         for crowd in (federation.stage1, federation.stage2)
     )
     if settings.stage1 == "pooled":
         node = federation.hosts[next(iter(federation.stage1))]
-        trainers = pooled.centre(grid, node, translation=translation, timeout=timeout, work=work, screen=screen)
+        trainers = pooled.centre(grid, node, translation=translation.whole, timeout=timeout, work=work, screen=screen)
     try:
         with log.phase("stage1"):
-            collective, users = train_collective(trainers, testers, settings, method, history, federation.stage1, log)
+            rows = federation.stage1
+            collective, users = train_collective(trainers, testers, settings, method, history, rows, log, broadcasts)
         with log.phase("stage2"):
             train_private(testers, users, collective, method, log)
         with log.phase("evaluate"):
@@ -111,6 +115,7 @@ def train_collective(
     history: History,
     rows_of_users: Mapping[str, int],
     log: RunLog,
+    broadcasts: Broadcasts | None = None,
 ) -> tuple[str, list[str]]:
     """Stage 1 and its hand-out. Returns (the collective edit's fingerprint, the users who can go on with it).
 
@@ -122,6 +127,7 @@ def train_collective(
         history: the rounds that are finished already, and where new ones are kept.
         rows_of_users: how many training rows each user that federates has.
         log: takes what screening finds of a user.
+        broadcasts: where the wire is narrow, those of the run.
     """
     if not method.collective_shapes():
         say(f"stage 1: {settings.method} federates nothing")
@@ -154,7 +160,7 @@ def train_collective(
             on_round=rows.append,
             on_user=on_user,
         )
-        remembering = strategy.remembering
+        remembering = [*strategy.remembering, *([broadcasts] if broadcasts else [])]
         history.remind(remembering)
         arrays = federate(
             strategy,
@@ -168,6 +174,9 @@ def train_collective(
             on_finished=keep,
         )
     testers.round = settings.stage1_rounds + 1
+    arrays = testers.broadcast(testers.round, arrays)
+    if broadcasts:  # what users have of it
+        log.keep_collective(method.whole(translation.from_record(arrays)))
     return personalization.hand_out(testers, testers.users, arrays, warn, method.whole)
 
 

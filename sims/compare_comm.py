@@ -4,32 +4,37 @@ Compares PerFit (federated and private LoReFT edits) with OPPU, one LoRA per use
 (lora-c), FFA-LoRA and FedSA-LoRA: (a) federated training, (b) provisioning and storage, (c) edge-cloud serving. The
 paper's tables 2 and 3 and FlowerTune's budget come first, from the same functions. Then (d), measured: perfit, oppu,
 lora-p and lora-c each run in the Flower app on the embedded base, a few minutes together; `--analytic` leaves it out.
-With `--out` a finished run is kept in OUT/cells and not run again.
+With `--out` a finished run is kept in OUT/cells and not run again. `--frontier` asks instead what PerFit's stage 1
+loses where fewer bytes go up: wire dtypes, entropy coding, a frozen R, ranks; counted first, then run.
 """
 
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from communication.analysis import analyse
+from communication.frontier import counted
 from communication.measured import source_of
-from communication.results import measure, write
-from communication.tables import measured_tables, tables
+from communication.results import frontier, measure, write, write_frontier
+from communication.tables import Report, frontier_tables, measured_tables, tables
 from console import terminal
 from console.command import Parser, at_least_one, options_of, start, told
 from console.files import write_json
+from rich.console import Console
 
-from fed.base.skeleton import PRESETS
+from fed.base.skeleton import PRESETS, skeleton
 from fed.communication.costs import PAPER_RANKS
 from fed.communication.wire import WIRE_DTYPES
 
 EXAMPLES = """examples:
   python sims/compare_comm.py
   python sims/compare_comm.py --data ../shared/data/LaMP_4 --out results
+  python sims/compare_comm.py --frontier --data ../shared/data/LaMP_4 --out results
   python sims/compare_comm.py --analytic
   python sims/compare_comm.py --analytic --model llama-3.2-1b --users 10000 --rounds 50 --wire-dtype bfloat16
   python sims/compare_comm.py --analytic --model ./my-model --sum-ranks 24,12 --out results --json results/all.json
@@ -39,6 +44,9 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     p = options_of(__doc__, EXAMPLES)
     p.add_argument("--analytic", action="store_true", help="only what follows from the model's shapes; seconds")
+    p.add_argument(
+        "--frontier", action="store_true", help="uplink bytes against loss, instead; with --analytic the counted ones"
+    )
     p.add_argument(
         "--model",
         default="llama-2-7b",
@@ -91,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in (options.json.parent if options.json else None, options.out):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
+    if options.frontier:
+        return _frontier(options, console)
     # What follows from the shapes, then what real runs sent.
     report = analyse(options)
     for table in tables(report):
@@ -107,6 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrote.append(f"wrote {len(write(report, options.out))} files to {options.out}")
     for note in [*report["notes"], *wrote]:
         console.print(f"· {note}", highlight=False, markup=False)
+    return 0
+
+
+def _frontier(options: Namespace, console: Console) -> int:
+    """The frontier's tables, files and notes. The measured base is the embedded one, and the counted one with it."""
+    base = skeleton(options.model if options.analytic else "embedded")
+    report: Report = {"model": base.name, "counted": counted(base)}
+    if not options.analytic:
+        frontier(options, report, console)
+    for table in frontier_tables(report):
+        console.print(table)
+    if options.json:
+        console.print(f"· wrote {write_json(options.json, report)}", highlight=False, markup=False)
+    if options.out:
+        console.print(f"· wrote {len(write_frontier(report, options.out))} files to {options.out}", highlight=False)
     return 0
 
 

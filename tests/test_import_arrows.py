@@ -30,7 +30,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         {"edits": {"base"}, "resuming": {"privacy"}},
         {
             "averages": {"edits"},
-            "communication": {"atomic_write", "base", "edits", "plain_cells"},
+            "communication": {"atomic_write", "base", "edits", "plain_cells", "privacy", "randomness", "resuming"},
             "forward": {"base", "edits"},
         },
         {

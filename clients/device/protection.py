@@ -18,10 +18,12 @@ from functools import cached_property
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.device.node_config import NodeConfig
-from clients.messages import put_error, tensors_in, users_of
+from clients.edits.received import tensors_in
+from clients.messages import put_error, users_of
 from fed import methods
 from fed.base import facts as base_facts
 from fed.base.facts import Facts
+from fed.communication.on_device import OnDevice
 from fed.methods import Method
 from fed.policy import leaving
 from fed.policy.edit_rules import check_edit
@@ -30,6 +32,7 @@ from fed.policy.journal import Journal
 from fed.policy.policy import PolicyError
 from fed.policy.run_rules import check_base, check_settings, check_source
 from fed.privacy.vault import Vault
+from fed.resuming.of_run import OfRun
 from fed.settings.settings import Settings
 
 
@@ -70,13 +73,20 @@ class Protection:
     def _check_edits(self, message: Message) -> None:
         """Those in the message, and the one that it says is in the vault, which may be older than the policy."""
         method = self._method
-        edits = list(tensors_in(message, method, self._settings))
+        edits = list(tensors_in(message, method, self._narrow(method)))
         for record in message.content.config_records.values():
             if "collective" in record and self._config.vault is not None:
                 edits.append(Vault(self._config.vault).read_collective(str(record["collective"])))
         for edit in filter(None, edits):
             edit = method.whole(edit)  # with what the run's seed draws, as rows will meet it
             check_edit(self._policy, edit, self._settings.edited_layers(self._facts.skeleton.layers), self._norms)
+
+    def _narrow(self, method: Method) -> OnDevice | None:
+        """The broadcasts that the user has, which are the server's and none of the user's texts."""
+        assert self._config.vault is not None
+        vault = Vault(self._config.vault, self._config.secret)
+        of_run = OfRun(vault, self._sent.run_folder(int(self._run)).name, "", {})
+        return OnDevice.of(of_run, method.collective_shapes(), self._settings)
 
     @cached_property
     def _facts(self) -> Facts:

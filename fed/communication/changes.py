@@ -81,7 +81,7 @@ def sent(
         draw: decides how codes are rounded.
         feedback: of the change before; None: nothing was left out.
     Raises:
-        ValueError: the change is not finite.
+        NotFinite: the change is not.
     """
     change = between(start, end)
     if feedback is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fed.base.skeleton import Skeleton
-from fed.communication.wire import bytes_per_number
+from fed.communication.wire import bytes_of
 from fed.edits.loreft import EditShape
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -49,16 +49,16 @@ class Cost:
         return count(self.private)
 
     def federated_bytes(self, dtype: str = "float32") -> int:
-        """Payload bytes of one message, down or up."""
-        return count(self.federated) * bytes_per_number(dtype)
+        """Payload bytes of one message, up; down too, where its user has what the change in it is from."""
+        return bytes_of(self.federated, dtype)
 
     def private_bytes(self, dtype: str = "float32") -> int:
         """Payload bytes of one user's private tensors."""
-        return count(self.private) * bytes_per_number(dtype)
+        return bytes_of(self.private, dtype)
 
     def frozen_bytes(self, dtype: str = "float32") -> int:
         """Bytes of the tensors that a shared seed gives."""
-        return count(self.frozen) * bytes_per_number(dtype)
+        return bytes_of(self.frozen, dtype)
 
 
 def loreft_shapes(ranks: int, hidden_size: int, *, biases: bool = True) -> dict[str, tuple[int, ...]]:

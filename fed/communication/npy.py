@@ -17,22 +17,17 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _LONGEST_HEADER = 512  # bytes; numpy's own of such arrays have 118
 
 
-def travelling(wire_dtype: str) -> np.dtype[Any]:
-    """How numbers of this wire-dtype lie in an array: bfloat16 as the bits that it is."""
-    return np.dtype("uint16" if wire_dtype == "bfloat16" else wire_dtype)
-
-
-def numbers(data: bytes, shape: tuple[int, ...], wire_dtype: str) -> NDArray[Any]:
+def numbers(data: bytes, shape: tuple[int, ...], dtype_name: str) -> NDArray[Any]:
     """The numbers, read-only, as they travelled.
 
     Args:
         data: an npy file of version 1, as `numpy.save` writes it.
         shape: what it must have.
-        wire_dtype: what it must hold.
+        dtype_name: what it must hold, by numpy's name.
     Raises:
         ValueError: it is anything else.
     """
-    dtype = travelling(wire_dtype)
+    dtype = np.dtype(dtype_name)
     size = math.prod(shape) * dtype.itemsize
     if not size <= len(data) <= size + _LONGEST_HEADER:
         raise ValueError(f"an edit must hold {size} bytes and a header, got {len(data)}")

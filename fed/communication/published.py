@@ -12,7 +12,7 @@ from typing import Any
 from fed.base.skeleton import skeleton
 from fed.communication.costs import QUERY_VALUE, Cost, lora_shapes, oppu, perfit
 from fed.communication.traffic import federated_traffic
-from fed.communication.wire import bytes_per_number
+from fed.communication.wire import bytes_of
 
 # The paper's table 2 has the tasks answered by labels, table 3 those answered by texts; both stages stand in each.
 PAPER_TABLES = {"2N": 2, "2M": 2, "3": 2, "4": 3, "5": 3, "7": 3}
@@ -77,7 +77,7 @@ def flowertune_budget() -> dict[str, Any]:
     return {
         "model": "mistral-7b",
         "parameters": adapter.federated_parameters,
-        "bytes_per_number": bytes_per_number("float32"),
+        "bytes_per_number": bytes_of({"": (1,)}, "float32"),
         "messages": traffic.messages,
         "total_bytes": traffic.total,
         "total_gib": _as_printed(Fraction(traffic.total, 2**30), 2),

@@ -33,6 +33,10 @@ SCALE_BYTES = 2
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+class NotFinite(ValueError):
+    """A change has a number that is not finite."""
+
+
 def rows_of(shape: tuple[int, ...]) -> int:
     """How many rows a tensor has, each with a scale of its own."""
     return math.prod(shape) // max(shape[-2:])
@@ -77,10 +81,10 @@ class Packing:
             change: tensors of these shapes.
             draw: decides how codes are rounded; nothing is drawn for float16 and bfloat16.
         Raises:
-            ValueError: a number is not finite.
+            NotFinite: a number is not.
         """
         if not all(bool(change[name].isfinite().all()) for name in self.shapes):
-            raise ValueError("the change of an edit must be finite")
+            raise NotFinite("the change of an edit must be finite")
         if self.dtype in FLOATS:
             largest = torch.finfo(FLOATS[self.dtype]).max
             flat = torch.cat([change[name].detach().cpu().flatten() for name in self.shapes])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fed.communication.costs import Cost
+from fed.communication.wire import bytes_of, whole_dtype
 
 UPLINKS = (1, 10, 100)  # Mbit/s, 10⁶ bits a second
 CROWDS = (100, 10_000, 1_000_000)  # users
@@ -20,7 +21,8 @@ class Traffic:
 
     Attributes:
         sampled: users of one round. messages: all of them, the hand-out too.
-        message_down, message_up: one user's, in a round. round_down, round_up: all sampled users', in a round.
+        message_down, message_up: one user's, in a round; on a narrow wire that of a user who has the last broadcast.
+        round_down, round_up: all sampled users', in a round; down the mean of the rounds.
         hand_out: the final tensors to every user, once. per_user: total over users, a mean.
     """
 
@@ -47,6 +49,8 @@ def federated_traffic(
     Args:
         fraction: of users sampled in a round; int(users · fraction) of them, at least one, as Flower's strategies do.
         hand_out: also send the final tensors once to every user, who personalizes on top of them or answers with them.
+    On a narrow wire a user without the last broadcast is sent the whole edit in float32: everybody in round 1; then, as
+    users are drawn at random, the share of users that a round does not ask; at the end whom the last did not ask.
     A method that federates nothing sends no message.
     """
     if users < 1:
@@ -58,8 +62,14 @@ def federated_traffic(
     message = cost.federated_bytes(dtype)
     sampled = max(1, int(users * fraction)) if message else 0
     handed = users if hand_out and message else 0
-    a_round = message * sampled
-    total = 2 * a_round * rounds + message * handed
+    whole = bytes_of(cost.federated, whole_dtype(dtype))
+    up = message * sampled
+    # Down: changes to the users of the round before, whole edits to the others.
+    have = sampled / users
+    rounds_down = round(sampled * (whole + (rounds - 1) * (have * message + (1 - have) * whole))) if rounds else 0
+    having = min(sampled, handed) if rounds else 0
+    hand_out_bytes = having * message + (handed - having) * whole
+    total = up * rounds + rounds_down + hand_out_bytes
     return Traffic(
         users=users,
         sampled=sampled,
@@ -67,11 +77,11 @@ def federated_traffic(
         messages=2 * sampled * rounds + handed,
         message_down=message,
         message_up=message,
-        round_down=a_round,
-        round_up=a_round,
-        rounds_down=a_round * rounds,
-        rounds_up=a_round * rounds,
-        hand_out=message * handed,
+        round_down=rounds_down // rounds if rounds else up,
+        round_up=up,
+        rounds_down=rounds_down,
+        rounds_up=up * rounds,
+        hand_out=hand_out_bytes,
         total=total,
         per_user=total / users,
     )

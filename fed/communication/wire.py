@@ -1,11 +1,15 @@
-"""One edit as one flat array: what crosses the network, in which dtype, of what size.
+"""A whole edit as one flat array, and how many bytes an edit has on the wire.
 
-Flower ships every array as an object of its own, so an edit is packed into one. bfloat16 has no numpy dtype and
-travels as a uint16 view.
+Flower ships every array as an object of its own, so an edit is packed into one. What crosses by the run's wire-dtype:
+
+    float32, float64           the whole edit, as it is
+    float16, bfloat16,         its change from what both sides have (`fed.communication.changes`); a whole edit, where
+    int8, int4                 one side has nothing, in float32
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,47 +17,55 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WIRE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+from fed.communication.changes import packing
+
+WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8", "int4", "float64")
+CODINGS = ("plain", "deflate")
 
 
-def bytes_per_number(dtype: str) -> int:
-    """Bytes of one number on the wire. Raises ValueError for an unknown dtype."""
-    return _torch_dtype(dtype).itemsize
+def whole_dtype(wire_dtype: str) -> str:
+    """The dtype of a whole edit. Raises ValueError for an unknown wire-dtype."""
+    if wire_dtype not in WIRE_DTYPES:
+        raise ValueError(f"wire-dtype must be one of {', '.join(WIRE_DTYPES)}, got {wire_dtype!r}")
+    return "float64" if wire_dtype == "float64" else "float32"
 
 
-def _torch_dtype(dtype: str) -> torch.dtype:
-    if dtype not in WIRE_DTYPES:
-        raise ValueError(f"wire-dtype must be one of {', '.join(WIRE_DTYPES)}, got {dtype!r}")
-    return WIRE_DTYPES[dtype]
+def is_narrow(wire_dtype: str) -> bool:
+    """Whether changes travel, and not edits. Raises ValueError for an unknown wire-dtype."""
+    return whole_dtype(wire_dtype) != wire_dtype
 
 
-def pack(tensors: Mapping[str, Tensor], dtype: str = "float32") -> NDArray[np.generic]:
+def bytes_of(shapes: Mapping[str, tuple[int, ...]], wire_dtype: str) -> int:
+    """Bytes of tensors of these shapes on the wire, before anything is deflated: of a change where that travels."""
+    if is_narrow(wire_dtype) and shapes:
+        return packing(shapes, wire_dtype).plain_bytes
+    return np.dtype(whole_dtype(wire_dtype)).itemsize * sum(math.prod(shape) for shape in shapes.values())
+
+
+def pack(tensors: Mapping[str, Tensor], wire_dtype: str = "float32") -> NDArray[np.generic]:
     """The tensors one after the other, in the mapping's order, as a flat array.
 
     Returns:
-        (n,) float32, float16 or float64; uint16 holding the bits for bfloat16.
+        (n,) float32; float64 where the wire has it.
     """
-    flat = torch.cat([t.detach().cpu().flatten() for t in tensors.values()]).to(_torch_dtype(dtype))
-    return flat.view(torch.uint16).numpy() if dtype == "bfloat16" else flat.numpy()
+    dtype: torch.dtype = getattr(torch, whole_dtype(wire_dtype))
+    return torch.cat([t.detach().cpu().flatten() for t in tensors.values()]).to(dtype).numpy()
 
 
 def unpack(
-    array: NDArray[np.generic], shapes: Mapping[str, tuple[int, ...]], dtype: str = "float32"
+    array: NDArray[np.generic], shapes: Mapping[str, tuple[int, ...]], wire_dtype: str = "float32"
 ) -> dict[str, Tensor]:
-    """The inverse of `pack`, widened to float32 (float64 stays).
+    """The inverse of `pack`.
 
     Raises:
-        ValueError: an array of another length or dtype than the shapes and `dtype` say.
+        ValueError: an array of another length or dtype than the shapes and `wire_dtype` say.
     """
-    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     if array.ndim != 1 or array.size != total:
         raise ValueError(f"a packed edit must be a flat array of {total} numbers, got shape {array.shape}")
+    if str(array.dtype) != whole_dtype(wire_dtype):
+        raise ValueError(f"a whole edit must travel as {whole_dtype(wire_dtype)}, got {array.dtype}")
     flat = torch.from_numpy(np.array(array))  # a copy: what comes off the wire is read-only
-    travels = torch.uint16 if dtype == "bfloat16" else _torch_dtype(dtype)
-    if flat.dtype != travels:
-        raise ValueError(f"a {dtype} edit must travel as {str(travels).split('.')[1]}, got {array.dtype}")
-    if dtype == "bfloat16":
-        flat = flat.view(torch.bfloat16)
-    pieces = (flat if dtype == "float64" else flat.float()).split(list(sizes.values()))
+    pieces = flat.split(list(sizes.values()))
     return {name: piece.view(shapes[name]).clone() for name, piece in zip(sizes, pieces, strict=True)}

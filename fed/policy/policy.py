@@ -113,7 +113,7 @@ class Policy:
         *("stylevector", "non-personalized", "rag", "pag"),
     )
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
-    wire_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
+    wire_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8", "int4")
     prompt_formats: tuple[str, ...] = PROMPT_FORMATS
     prompts: tuple[str, ...] = PROMPTS
     bases: tuple[str, ...] = ()

@@ -18,7 +18,9 @@ from fed.privacy.tensor_files import VaultError
 from fed.privacy.vault import Vault
 from fed.resuming.lock import holding
 
-LATEST, BEFORE = "stage1", "stage1-before"
+OWN = ("stage1", "stage1-before")  # what the user federated: the latest round's, and the one before
+FEEDBACK = ("feedback", "feedback-before")  # what its last change left out
+BROADCAST = ("broadcast", "broadcast-before")  # the edit that it was sent
 Numbers = dict[str, int | float]
 
 
@@ -84,20 +86,35 @@ class OfRun:
                 problems[user_id] = problem
         return problems
 
-    def keep_own(self, user_id: str, tensors: Mapping[str, Tensor], round_number: int) -> None:
-        """Keep what the user federated in a round, and what it federated before that. Raises OSError."""
-        latest = self._kept(user_id, LATEST)
-        if latest and int(latest[1].get("round", 0)) < round_number:
-            self.vault.keep(user_id, BEFORE, *latest)
-        self.vault.keep(user_id, LATEST, tensors, {"run": self.run, "round": str(round_number)})
+    def keep_own(
+        self, user_id: str, tensors: Mapping[str, Tensor], round_number: int, *, names: tuple[str, str] = OWN
+    ) -> None:
+        """Keep what the user federated in a round, or what else is of a round, and that of before it. Raises OSError.
 
-    def own(self, user_id: str, *, before_round: int) -> dict[str, Tensor] | None:
-        """What the user federated last in this run before a round; None where it did not, or it is damaged."""
-        for name in (LATEST, BEFORE):
+        Args:
+            user_id: whose.
+            tensors: what to keep.
+            round_number: the round's.
+            names: what the latest and the one before are kept as.
+        """
+        latest, before = names
+        entry = self._kept(user_id, latest)
+        if entry and int(entry[1].get("round", 0)) < round_number:
+            self.vault.keep(user_id, before, *entry)
+        self.vault.keep(user_id, latest, tensors, {"run": self.run, "round": str(round_number)})
+
+    def own(self, user_id: str, *, before_round: int, names: tuple[str, str] = OWN) -> dict[str, Tensor] | None:
+        """What `keep_own` kept last in this run before a round; None where there is nothing, or it is damaged."""
+        for name in names:
             entry = self._kept(user_id, name)
             if entry and int(entry[1].get("round", 0)) < before_round:
                 return entry[0]
         return None
+
+    def kept(self, user_id: str, names: tuple[str, str]) -> list[dict[str, Tensor]]:
+        """All that `keep_own` kept under these names in this run, and that is whole; the latest first."""
+        entries = (self._kept(user_id, name) for name in names)
+        return [tensors for tensors, _ in filter(None, entries)]
 
     def _kept(self, user_id: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         try:

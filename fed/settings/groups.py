@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fed.averages.average import AVERAGES
 from fed.base.device import DTYPES
-from fed.communication.wire import WIRE_DTYPES
+from fed.communication.wire import CODINGS, WIRE_DTYPES
 from fed.lamp.rouge_words import TOKENIZERS
 from fed.settings import paths
 from fed.settings.methods import ENGINES, METHODS
@@ -176,7 +176,12 @@ class Federation:
     attackers: int = at_least(
         0, "users of a round that median, krum, multikrum, trimmed and bulyan expect to lie", default=0
     )
-    wire_dtype: str = one_of(WIRE_DTYPES, "of edits on the network: float32, float16, bfloat16 or float64")
+    wire_dtype: str = one_of(
+        WIRE_DTYPES, "of edits on the network: float32, float64; of their changes: float16, bfloat16, int8, int4"
+    )
+    wire_coding: str = one_of(
+        CODINGS, "of changes on the network: deflate = entropy-coded, of a size that no shape tells", default="plain"
+    )
     node_timeout: int = at_least(1, "seconds to wait for SuperNodes")
     min_nodes: int = at_least(0, "SuperNodes to wait for; 0 = one, who says how many a simulation has", default=0)
     reply_timeout: int = at_least(0, "seconds to wait for devices in each step; 0 = as long as it takes", default=0)

@@ -9,6 +9,7 @@ from typing import Any
 from fed.methods.method import Tensors
 from server_strategy.checkpoint import checkpoint, memory, resume
 from server_strategy.checkpoint.checkpoint import Checkpoint
+from server_strategy.grid.nodes import RunError
 from server_strategy.report.run_log import RunLog, warn
 
 
@@ -54,7 +55,16 @@ class History:
             self._log.keep_collective(self._whole(saved.edit))
 
     def remind(self, remembering: Sequence[object]) -> None:
-        """Give a strategy and its steps what they remembered after the last finished round."""
+        """Give a strategy, its steps and the broadcasts what they remembered after the last finished round.
+
+        Raises:
+            RunError: others remembered it, as in a checkpoint of a release whose narrow wire knew no changes.
+        """
+        if self._saved.forms and len(self._saved.forms) != len(remembering):
+            raise RunError(
+                f"resume goes on with what {len(remembering)} parts of the run remembered, and the checkpoint in "
+                f"{str(self._folder)!r} is of a release that had {len(self._saved.forms)}; start a new run"
+            )
         if self._saved.forms:
             memory.remind(remembering, self._saved.memory, self._saved.forms)
 

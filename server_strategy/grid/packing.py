@@ -9,8 +9,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from server_strategy.grid.translation import Translation
-from server_strategy.screening.arrays import edit_in, numbers_of
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.screening.breach import Breach, shown
 from server_strategy.screening.values import parsed, whole
 
@@ -26,7 +25,7 @@ def by_user(content: RecordDict, users: int, translation: Translation) -> dict[i
     Args:
         content: the reply's.
         users: how many the request was for.
-        translation: says what an edit is that travels now.
+        translation: says what travels of an edit now.
     Raises:
         Breach: it is not packed so, or is larger than so many users' replies can be.
     """
@@ -39,9 +38,7 @@ def by_user(content: RecordDict, users: int, translation: Translation) -> dict[i
             _once(records[_place(number, users)], name, record)
         elif name.startswith("arrays/"):
             places = bundled_places.get(name.removeprefix("arrays/"), [])
-            shape = (len(places), translation.numbers)
-            rows = numbers_of(edit_in(record), shape, translation.wire_dtype, finite=False)
-            for place, row in zip(places, rows, strict=True):
+            for place, row in zip(places, translation.rows(record, len(places)), strict=True):
                 _once(records[place], "arrays", ArrayRecord({"edit": Array(row)}))
         elif name != "places":
             if not isinstance(record, MetricRecord | ConfigRecord) or not name:
@@ -64,7 +61,7 @@ def _once(of_user: dict[str, Any], name: str, record: object) -> None:
 
 def within_bytes(content: RecordDict, users: int, translation: Translation) -> None:
     """Raises Breach for content that is larger than so many users' replies can be; nothing of it is read."""
-    most = users * (translation.numbers * translation.bytes_per_number + MOST_BYTES_BESIDE) + MOST_BYTES_BESIDE
+    most = users * (translation.most_bytes + MOST_BYTES_BESIDE) + MOST_BYTES_BESIDE
     size = sum(_size(key) + _size(record) for key, record in content.items())
     if size > most:
         raise Breach(f"a reply for {users} users must have at most {most} bytes", str(size))

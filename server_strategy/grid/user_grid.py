@@ -15,13 +15,14 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed.communication.ledger import Entry, Ledger
+from fed.communication.on_device import NOT_HELD
 from fed.plain_text import plain
+from server_strategy.grid.edits.broadcasts import Broadcasts
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.message_size import measure, measured_once
 from server_strategy.grid.nodes import answered
 from server_strategy.grid.packing import by_user, packed
-from server_strategy.grid.translation import Translation
 from server_strategy.grid.work_time import WorkTime
-from server_strategy.screening.arrays import edit_in, numbers_of
 from server_strategy.screening.breach import Breach
 from server_strategy.screening.replies import Screen
 from server_strategy.screening.values import fields
@@ -44,6 +45,7 @@ class UserGrid(Grid):
         timeout: seconds that `send` waits for replies; None: as long as it takes.
         work: takes simulated nodes' working time; None: the nodes are devices, who do not say it.
         screen: what users' replies are held against; None: their edits alone are.
+        broadcasts: where the wire is narrow, what was broadcast and who has it; None: whole edits travel.
         on_error: told the phase, the round, the user and the reason of every reply that is an error or is made one.
     """
 
@@ -57,10 +59,12 @@ class UserGrid(Grid):
         timeout: float | None = None,
         work: WorkTime | None = None,
         screen: Screen | None = None,
+        broadcasts: Broadcasts | None = None,
         on_error: OnError | None = None,
     ) -> None:
         self._grid = grid
         self._work, self._screen, self._on_error = work, screen, on_error
+        self._broadcasts = broadcasts
         self._names = sorted(hosts)
         self._numbers = {user: number for number, user in enumerate(self._names, 1)}
         self._hosts = hosts
@@ -109,15 +113,34 @@ class UserGrid(Grid):
         replies = self.send_and_receive(messages, timeout=self._timeout)
         return {self.user(reply.metadata.src_node_id): reply for reply in replies}
 
+    def broadcast(self, number: int, arrays: ArrayRecord) -> ArrayRecord:
+        """What users have of these arrays once they are broadcast in round `number`: on a narrow wire, as rounded."""
+        return self._broadcasts.next(number, arrays) if self._broadcasts else arrays
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Messages to users out, in one request a SuperNode and message type; one reply a user back, by user."""
-        by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        """Messages to users out, in one request a SuperNode and message type; one reply a user back, by user.
+
+        Who has lost what a change is from is sent the whole edit, once.
+        """
         messages = list(messages)  # held together: a record's identity is its key
-        translated: dict[int, ArrayRecord] = {}
+        replies = self._exchange(messages, timeout)
+        lost = {reply.metadata.src_node_id for reply in replies if reply.has_error() and reply.error.reason == NOT_HELD}
+        if lost and self._broadcasts:
+            for number in lost:
+                self._broadcasts.lost(self.user(number))
+            again = [message for message in messages if message.metadata.dst_node_id in lost]
+            replies = [reply for reply in replies if reply.metadata.src_node_id not in lost]
+            replies += self._exchange(again, timeout)
+        return sorted(replies, key=lambda message: message.metadata.src_node_id)
+
+    def _exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
+        """The users' replies, in the order in which SuperNodes answered."""
+        by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        translated: dict[int, RecordDict] = {}
         for message in messages:
             meta = message.metadata
             if (user := self.user(meta.dst_node_id)) in self.absent:
-                self._enter(user, "down", packed([self._down(message.content, translated)], [user]))
+                self._enter(user, "down", packed([self._down(user, message.content, translated)], [user]))
                 continue
             by_node[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
         requests: list[Message] = []
@@ -125,7 +148,10 @@ class UserGrid(Grid):
         for (node, message_type), user_messages in by_node.items():
             user_messages.sort(key=lambda message: message.metadata.dst_node_id)
             users = [self.user(message.metadata.dst_node_id) for message in user_messages]
-            contents = [self._down(message.content, translated) for message in user_messages]
+            contents = [
+                self._down(user, message.content, translated)
+                for user, message in zip(users, user_messages, strict=True)
+            ]
             requests.append(Message(packed(contents, users), dst_node_id=node, message_type=message_type))
             messages_of.append(user_messages)
             with measured_once():  # what users share is the same object in all their contents
@@ -134,7 +160,7 @@ class UserGrid(Grid):
         replies: list[Message] = []
         for place, reply in answered(self._grid.send_and_receive(requests, timeout=timeout), requests):
             replies += self._unpack(reply, messages_of[place])
-        return sorted(replies, key=lambda message: message.metadata.src_node_id)
+        return replies
 
     def _unpack(self, reply: Message, messages: Sequence[Message]) -> list[Message]:
         """A SuperNode's reply as one reply to each of the users' messages that its request held.
@@ -168,12 +194,13 @@ class UserGrid(Grid):
             return self._failed(message, str(error["reason"]))
         if self._screen is not None:
             self._screen.check(message.metadata.message_type, user, content)
+        seen = content
         if "arrays" in content:
-            numbers_of(edit_in(content["arrays"]), (self.translation.numbers,), self.translation.wire_dtype)
+            seen = RecordDict({**content, "arrays": self.translation.up(content["arrays"], message)})
         self._enter(user, "up", content)
-        if "arrays" in content:
-            content = RecordDict({**content, "arrays": self.translation.up(content.array_records["arrays"])})
-        return Message(content, reply_to=message)
+        if self._broadcasts and self._broadcasts.is_now(message.content.array_records.get("arrays")):
+            self._broadcasts.took(user)
+        return Message(seen, reply_to=message)
 
     def tell_error(self, user: str, reason: str) -> None:
         """Enter why a user's reply in the present phase is no good."""
@@ -186,14 +213,16 @@ class UserGrid(Grid):
         self.tell_error(self.user(message.metadata.dst_node_id), reason)
         return Message(Error(code, reason), reply_to=message)
 
-    def _down(self, content: RecordDict, translated: dict[int, ArrayRecord]) -> RecordDict:
-        """The content as it goes on the wire; a record that several contents share stays one."""
+    def _down(self, user: str, content: RecordDict, translated: dict[int, RecordDict]) -> RecordDict:
+        """The content as it goes on the wire to a user; a record that several contents share stays one."""
         if "arrays" not in content:
             return content
         arrays = content.array_records["arrays"]
+        if self._broadcasts and self._broadcasts.is_now(arrays) and (change := self._broadcasts.change_for(user)):
+            return RecordDict({**content, **change})
         if id(arrays) not in translated:
-            translated[id(arrays)] = self.translation.down(arrays)
-        return RecordDict({**content, "arrays": translated[id(arrays)]})
+            translated[id(arrays)] = RecordDict({"arrays": self.translation.down(arrays)})
+        return RecordDict({**content, **translated[id(arrays)]})
 
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:
         sizes = measure(content)

@@ -44,6 +44,7 @@ def federate(
         RunError: a round cannot be averaged.
     """
     for number in range(first, last + 1):
+        arrays = grid.broadcast(number, arrays)
         for attempt in (0, 1):
             # Draw, and see who of them will be there.
             strategy.attempt = attempt

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from flwr.app import Message
 
 from fed.methods.method import Method, Tensors
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.rounds.step import Round, Step
 
 

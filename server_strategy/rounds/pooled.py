@@ -20,8 +20,8 @@ from flwr.serverapp import Grid
 
 from fed.communication.ledger import Ledger
 from fed.methods.method import Method
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.nodes import RunError
-from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.grid.work_time import WorkTime
 from server_strategy.screening.replies import Screen

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from flwr.app import Message
 
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.rounds.numbers import number_of
 from server_strategy.rounds.step import Round, Step
 from server_strategy.screening.sizes import outside

@@ -28,8 +28,8 @@ from fed.averages.robust import TooFewClients
 from fed.averages.server_step import STEPPING, ServerStep, rate_of
 from fed.methods.method import Method, Tensors
 from fed.settings.settings import Settings
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.nodes import RunError
-from server_strategy.grid.translation import Translation
 from server_strategy.rounds.numbers import alike, mean_loss, number_of
 from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.sampling import seeded

@@ -96,7 +96,7 @@ def storage(rows: Rows) -> Callable[[Figure], None]:
                 _beside(server, values[0], place, f"{human_bytes(values[0])} for any number of users", faint=True)
                 continue
             _dots(server, values, place, [f"{users:,} users" for users in crowds], human_bytes)
-        _byte_axis(server, min(row["server"] for row in rows), max(row["server"] for row in rows))
+        byte_axis(server, min(row["server"] for row in rows), max(row["server"] for row in rows))
         server.set_xlabel("kept by a server that holds every user's own\n(logarithmic; grid lines × 32)")
         _methods(server, first)
         server.set_yticklabels([])
@@ -174,7 +174,7 @@ def quality(rows: Rows) -> Callable[[Figure], None]:
                     axes.plot(where, [row[key] for row in dots], color=colours[method], linewidth=1, zorder=1)
             # The axis of bytes, which has no zero: left of the line nothing crossed.
             axes.axvline(nothing * 3, color=GRID, linewidth=1)
-            _byte_axis(axes, nothing, max(crossed, default=1024))
+            byte_axis(axes, nothing, max(crossed, default=1024))
             shown = [tick for tick in axes.get_xticks() if tick > nothing * 3]
             axes.set_xticks([nothing, *shown], ["nothing", *(human_bytes(int(t)).replace(".00", "") for t in shown)])
             axes.set_xlabel("payload of all users, both ways (logarithmic)")
@@ -227,7 +227,7 @@ def _methods(axes: Axes, rows: Rows) -> None:
     axes.grid(axis="x")
 
 
-def _byte_axis(axes: Axes, low: float, high: float) -> None:
+def byte_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic axis of bytes with ticks at 1 KiB, 32 KiB, 1 MiB, …"""
     from matplotlib.ticker import NullLocator
 

@@ -18,6 +18,7 @@ from simulation.apps import SIMS, defaults
 from fed.base.skeleton import Skeleton, skeleton
 from fed.communication.costs import Cost, of_run
 from fed.communication.ledger import DIRECTIONS, PHASES
+from fed.communication.wire import whole_dtype
 from fed.settings.settings import Settings
 
 METHODS = ("perfit", "oppu", "lora-p", "lora-c")
@@ -96,7 +97,7 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
     ranks = rank, settings.stage2_rank
     frozen_r = settings.average == "frozen-r"
     weight = of_run(report["method"], base, layers=layers, ranks=ranks, frozen_r=frozen_r)
-    edit = weight.federated_bytes(settings.wire_dtype)
+    edit = weight.federated_bytes(settings.wire_dtype)  # on a narrow wire that of a change
     payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}
     return weight, payloads | {("stage1", "down"): edit, ("stage1", "up"): edit, (HAND_OUT, "down"): edit}
 
@@ -110,10 +111,13 @@ def measured(report: dict[str, Any], entries_of: Path) -> dict[str, Any]:
 
     Returns:
         method, engine, parameters, messages (per phase and direction: count, measured and analytic payload of one
-        message, whether all messages agree, record and wire overhead), totals, arms, seconds, settings.
+        message, whether all messages agree, record and wire overhead), totals, arms, seconds, settings. On a narrow
+        wire the largest measured message down is a whole edit, and the analytic one a change.
     """
     # What the shapes say, and what the ledger wrote; the last sending of stage 1 is the hand-out.
+    # A narrow wire has whole edits too, for those who have nothing to change.
     weight, expected = analytic(report, skeleton(report["settings"]["base-model"]))
+    whole = weight.federated_bytes(whole_dtype(report["settings"]["wire-dtype"]))
     with entries_of.open(encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
     for entry in entries:
@@ -133,7 +137,7 @@ def measured(report: dict[str, Any], entries_of: Path) -> dict[str, Any]:
                 "messages": len(sent),
                 "measured_payload": max(payloads, default=0),
                 "analytic_payload": payload,
-                "equal": payloads <= {payload},
+                "equal": payloads <= ({payload, whole} if payload and way == "down" else {payload}),
                 "total_payload": sums["payload"],
                 "record_overhead": sums["record"] - sums["payload"],
                 "wire_overhead": sums["wire"] - sums["payload"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from console.files import write_csv, write_json
 from rich.console import Console
 
 from communication import figures as comm_figures
+from communication import frontier as comm_frontier
 from communication import measured as comm_measured
+from communication.codings import codings
 from communication.tables import Report
 
 
@@ -99,6 +102,54 @@ def _measured_in(root: Path, options: argparse.Namespace, report: Report, consol
         + ", ".join(f"{run['method']} {_rates(run['report']['settings'])}" for run in runs)
         + ". Stage 2 of every method put 0 array bytes on the wire."
     )
+
+
+def frontier(options: argparse.Namespace, report: Report, console: Console) -> None:
+    """Run every lever of the frontier, kept in OUT/cells, and put its rows into `report`. Raises ValueError.
+
+    Promise: a finished run is not run again (tests/sims/test_compare_comm.py).
+    """
+    with ExitStack() as held:
+        scratch = None if options.out else held.enter_context(tempfile.TemporaryDirectory(prefix="compare-comm-"))
+        root = options.out / "cells" if options.out else Path(str(scratch))
+        source = comm_measured.source_of(options.data)
+        cells = comm_frontier.cells_of(source, seed=options.seed, changes=device_of(options))
+        reports, lost = run_cells(cells, root, console, jobs=options.jobs, runtime=options.runtime, share_stage1=False)
+        for failed in lost.values():
+            raise ValueError(failed)
+        runs = {
+            cell.label: comm_frontier.Finished(found, cell.run_folder(root) / "bytes.csv")
+            for cell, found in reports.items()
+        }
+        first = next(iter(runs.values())).report
+        report["settings"] = comm_frontier.PLAN | {
+            "seed": options.seed,
+            "base_model": first["base_model"]["name"],
+            "dtype": first["base_model"]["dtype"],
+            "task": first["data"]["task"],
+            "data": Path(source.data).name,
+            "git": first["git"],
+        }
+        report["measured"] = comm_frontier.rows_of(runs)
+        wide = runs[comm_frontier.WIDE]
+        report["codings"] = codings(wide.report, wide.entries.parent)
+
+
+def write_frontier(report: Report, folder: Path) -> list[Path]:
+    """The counted and the measured rows as CSV and JSON, and these as a figure."""
+    files = []
+    for name in ("counted", "measured", "codings"):
+        if rows := report.get(name):
+            files += [
+                write_csv(folder / f"frontier_{name}.csv", rows),
+                write_json(folder / f"frontier_{name}.json", rows),
+            ]
+    if rows := report.get("measured"):
+        s = report["settings"]
+        base = s["base_model"].partition(" (")[0]
+        title = f"Uplink bytes against quality on {base}, {s['task']} ({s['data']}), {rows[0]['users']} users"
+        files += comm_figures.save(comm_frontier.drawing(rows), folder / "frontier", height=5.2, title=title)
+    return files
 
 
 def _rates(settings: dict[str, Any]) -> str:

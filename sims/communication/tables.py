@@ -9,6 +9,8 @@ from console.files import Rows
 from rich import box
 from rich.table import Table
 
+from communication.frontier import OPPU, WIDE, shown
+from fed.communication.wire import is_narrow
 from server_strategy.report.tables import human_bytes
 
 Report = dict[str, Any]
@@ -18,6 +20,7 @@ def tables(report: Report) -> list[Table]:
     """The paper's table, the methods' tensors and the three scenarios."""
     settings, scenarios = report["settings"], report["scenarios"]
     base, dtype = report["model"], settings["wire_dtype"]
+    ways = "up" if is_narrow(dtype) else "down = up"
     return [
         _table(
             "PerFit's tables 2 and 3, recomputed (Llama-2-7B; rank biases left out, as in the paper)",
@@ -52,7 +55,7 @@ def tables(report: Report) -> list[Table]:
         _table(
             f"(a) Federated training: {settings['users']:,} users, {settings['rounds']:,} rounds, "
             f"fraction {settings['fraction']:g}",
-            ["method", "users\na round", "user's message\ndown = up", "round\ndown = up", "hand-out",
+            ["method", "users\na round", f"user's message\n{ways}", f"round\n{ways}", "hand-out",
              "total", "mean\na user"],
             [
                 [row["method"], f"{row['sampled']:,}"]
@@ -104,6 +107,43 @@ def measured_tables(runs: Sequence[dict[str, Any]], quality: Rows) -> list[Table
             ],
         ),
     ]
+
+
+def frontier_tables(report: Report) -> list[Table]:
+    """Bytes of a message up by every lever, counted; and where runs were made, what they are worth."""
+    by = {(row["frozen_r"], row["rank"], row["dtype"]): row for row in report["counted"]}
+    dtypes = list(dict.fromkeys(dtype for _, _, dtype in by))
+    counted = _table(
+        f"Bytes of one user's message up, counted on {report['model']}: PerFit, and times fewer than OPPU's float32",
+        ["R", "rank", *dtypes],
+        [
+            ["frozen" if frozen else "sent", str(rank)]
+            + [f"{by[frozen, rank, d]['bytes']:,} B, {by[frozen, rank, d]['times']:.0f} ×" for d in dtypes]
+            for frozen, rank in dict.fromkeys((frozen, rank) for frozen, rank, _ in by)
+        ],
+    )
+    if "measured" not in report:
+        return [counted]
+    return [
+        counted,
+        _table(
+            f"Measured: up of one user a round, loss per token after stage 2, seed {report['settings']['seed']}",
+            ["lever", "payload", "fewer", "wire", "fewer", "loss", f"% above {WIDE}", f"% above {OPPU}", "goal"],
+            shown(report["measured"]),
+        ),
+        _table(
+            f"Entropy coding of the change that {WIDE} made, bytes",
+            ["dtype", "plain", "deflated", "zlib", "LZMA"],
+            [
+                [row["dtype"], *(_of_plain(row[key], row["plain"]) for key in ("plain", "deflated", "zlib", "lzma"))]
+                for row in report["codings"]
+            ],
+        ),
+    ]
+
+
+def _of_plain(size: int | None, plain: int) -> str:
+    return "–" if size is None else f"{size:,}" if size == plain else f"{size:,} ({100 * size / plain - 100:+.1f} %)"
 
 
 def _each(total: int, messages: int) -> str:

@@ -11,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients import messages
 from clients.messages import bundled
 from fed.communication.ledger import Ledger
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 
 USERS = [f"u{n:02d}" for n in range(12)]

@@ -14,8 +14,8 @@ from fed.base import model as base_model
 from fed.communication import wire
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.packing import by_user
-from server_strategy.grid.translation import Translation
 from tests.integration.in_process import federate
 from tests.integration.test_supernodes import all_losses
 

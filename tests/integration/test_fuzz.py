@@ -25,7 +25,7 @@ from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
 from fed.plain_text import is_plain
 from fed.privacy.vault import Vault
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.report import page, report
 from server_strategy.screening.sizes import sizes
 from tests.server_strategy.screening.canned import DEVICES, LATE, SKELETON, USERS, serve, trained

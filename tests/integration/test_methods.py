@@ -18,8 +18,8 @@ from fed.lamp.tasks import get_task
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL
 from fed.settings.methods import METHODS
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.packing import by_user
-from server_strategy.grid.translation import Translation
 from tests.integration.in_process import RUN_ID, federate
 
 pytest.importorskip("peft")
@@ -50,6 +50,8 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     }
     for phase in PHASES:
         for way in ("down", "up"):
+            if (phase, way) == ("stage1", "down") and wire_dtype != "float32":
+                continue  # whole or a change, by who has the last broadcast: tests/integration/test_narrow_wire.py
             assert report["bytes"][phase][way]["payload"] == expected.get((phase, way), 0), (phase, way)
     vaults = list((folder / "vault").glob(f"*/{PERSONAL}"))
     assert len(vaults) == (6 if cost.private_parameters else 0)

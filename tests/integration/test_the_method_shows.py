@@ -21,8 +21,8 @@ from fed.methods.method import Method
 from fed.privacy.vault import Vault
 from fed.settings.settings import Settings
 from server_strategy import personalization
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.nodes import find_nodes
-from server_strategy.grid.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.grid.work_time import WorkTime
 from tests.integration.in_process import RecordingGrid, federate

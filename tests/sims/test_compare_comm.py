@@ -63,7 +63,11 @@ def test_the_options_reach_the_numbers(report):
     perfit = found["scenarios"]["federated"][0]
     message = 24 * (2 * 576 + 1) * 2
     assert perfit["message_down"] == perfit["message_up"] == message
-    assert perfit["sampled"] == 10 and perfit["total"] == message * (2 * 10 * 5 + 40)
+    # Up 5 rounds of 10 changes; down 10 whole edits, then of 10 a quarter changes, and at the end 10 changes of 40.
+    assert perfit["sampled"] == 10 and perfit["rounds_up"] == 50 * message
+    assert perfit["rounds_down"] == message * (10 * 2 + 4 * (2.5 + 7.5 * 2))
+    assert perfit["hand_out"] == message * (10 + 30 * 2)
+    assert perfit["total"] == message * (50 + 90 + 70)
     assert found["scenarios"]["serving"][0]["day"] == 3 * 12 * (2 * 576 + 1) * 2
     assert found["paper_table"][0]["oppu_parameters"] == 6_291_456  # the paper's model, whatever --model is
 
@@ -145,9 +149,13 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
         first = {row["phase"] + row["direction"]: row for row in run["messages"]}
         assert first["stage1up"]["measured_payload"] == 2 * run["federated_parameters"] > 0
         assert first["stage1up"]["messages"] == first["stage1down"]["messages"] == 6
-        assert first["hand-outdown"]["measured_payload"] == 2 * run["federated_parameters"]
+        assert first["hand-outdown"]["measured_payload"] == 4 * run["federated_parameters"]  # testers had none before
+        assert first["stage1down"]["measured_payload"] == 4 * run["federated_parameters"]
         assert first["hand-outdown"]["messages"] == 3 and first["hand-outup"]["total_payload"] == 0
-        assert first["stage2up"]["messages"] == 3 and run["total_payload"] == 15 * 2 * run["federated_parameters"]
+        assert (
+            first["stage2up"]["messages"] == 3
+            and first["hand-outdown"]["total_payload"] == 3 * 4 * run["federated_parameters"]
+        )
         assert not any(
             row["total_payload"] for row in run["messages"] if row["phase"][0] in "se" and row["phase"] != "stage1"
         )
@@ -162,6 +170,75 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
     assert (out / "quality.png").read_bytes()[:4] == b"\x89PNG"
     assert command(line) == 0  # goes on where it stood: nothing is left to run
     assert "2 cells, 2 finished before; 0 to run" in capsys.readouterr().out and json.loads(file.read_text()) == found
+
+
+def test_the_frontier_is_counted_without_a_run(command, capsys, tmp_path):
+    file, out = tmp_path / "frontier.json", tmp_path / "out"
+    line = ["--frontier", "--analytic", "--model", "smollm2-135m", "--json", str(file), "--out", str(out)]
+    assert command(line) == 0
+    by = {(row["frozen_r"], row["rank"], row["dtype"]): row for row in json.loads(file.read_text())["counted"]}
+    assert len(by) == 2 * 3 * 4
+    assert by[False, 8, "float32"]["bytes"] == 4 * 24 * (2 * 576 + 1)
+    assert by[True, 8, "int4"]["bytes"] == 24 * 577 // 2 + 2 * (24 + 3)  # D and b, a scale a row and a layer's b
+    oppu = 4 * 30 * 8 * (2 * 576 + 2 * (576 + 192))  # q, k and v of thirty layers
+    assert by[True, 8, "int4"]["times"] == pytest.approx(oppu / by[True, 8, "int4"]["bytes"])
+    assert {path.name for path in out.iterdir()} == {"frontier_counted.csv", "frontier_counted.json"}
+    assert "370 ×" in capsys.readouterr().out
+
+
+def test_the_frontier_is_measured_in_whole_runs_and_its_bytes_are_those_counted(
+    command, monkeypatch, tmp_path, tiny_base, kept_worker
+):
+    pytest.importorskip("peft")
+    frontier = importlib.import_module("communication.frontier")
+    tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-users": 2, "stage2-users": 3, "max-items": 2}
+    monkeypatch.setattr(frontier, "PLAN", frontier.PLAN | tiny | {"max-queries": 1, "rounds": 2})
+    few = (frontier.OPPU, frontier.WIDE, "int8", "frozen R, int4, deflated")
+    monkeypatch.setattr(frontier, "LEVERS", {label: frontier.LEVERS[label] for label in few})
+    out = tmp_path / "out"
+    assert command(["--frontier", "--json", str(tmp_path / "all.json"), "--out", str(out)]) == 0
+    report = json.loads((tmp_path / "all.json").read_text())
+    rows = {row["lever"]: row for row in report["measured"]}
+    assert list(rows) == list(few)
+    wide = 4 * 2 * 8 * (2 * 32 + 1)
+    assert rows[frontier.WIDE]["payload_up"] == wide
+    assert rows["int8"]["payload_up"] == wide / 4 + 2 * (2 * 16 + 2)
+    assert rows["frozen R, int4, deflated"]["payload_up"] <= 8 * 33 + 2 * (16 + 2) + 1
+    assert rows["int8"]["up_in_all"] == 2 * 2 * rows["int8"]["payload_up"]  # two users, two rounds
+    assert rows[frontier.OPPU]["payload_times"] == 1 and not rows[frontier.OPPU]["met"]
+    assert rows[frontier.WIDE]["wide_percent"] == 0 and rows["int8"]["wide_low"] < rows["int8"]["wide_high"]
+    coded = {row["dtype"]: row for row in report["codings"]}
+    assert coded["float32"]["plain"] == wide and coded["bfloat16"]["plain"] == wide / 2
+    assert all(row["deflated"] <= row["plain"] + 1 for dtype, row in coded.items() if dtype != "float32")
+    names = {path.name for path in out.iterdir() if path.is_file()}
+    assert {"frontier.png", "frontier.svg", "frontier_measured.csv", "frontier_codings.json"} <= names
+
+
+def test_what_is_worse_or_has_too_many_bytes_has_not_met_the_goal(script, tmp_path):
+    frontier = script("communication.frontier")
+
+    def run(name, payload, losses):
+        file = tmp_path / f"{name}.csv"
+        file.write_text(f"phase,direction,payload,record,wire\nstage1,up,{payload},{payload},{payload + 500}\n")
+        arm = {"loss_per_token": 4.0}
+        users = [{"user_id": str(i), "arms": {"stage1+2": {"loss_per_token": x}}} for i, x in enumerate(losses)]
+        sums = {"stage1": {way: {"payload": payload} for way in ("up", "down")}}
+        report = {"users": users, "arms": {"stage1": arm, "stage1+2": arm}, "bytes": sums}
+        return frontier.Finished(report, file)
+
+    runs = {
+        frontier.OPPU: run("oppu", 1000, [4.0, 4.1, 4.2]),
+        frontier.WIDE: run("wide", 50, [4.0, 4.0, 4.0]),
+        "good": run("good", 10, [4.02, 4.01, 4.0]),
+        "worse": run("worse", 5, [4.1, 4.08, 4.06]),
+        "large": run("large", 11, [4.0, 3.9, 3.9]),
+    }
+    rows = {row["lever"]: row for row in frontier.rows_of(runs)}
+    assert {name for name, row in rows.items() if row["met"]} == {"good"}
+    good = rows["good"]
+    assert good["payload_times"] == 100 and good["wire_times"] == pytest.approx(1500 / 510)
+    assert good["wide_percent"] == pytest.approx(0.25) and good["wide_low"] < 0.25 < good["wide_high"]
+    assert good["oppu_percent"] == pytest.approx(100 * (4.01 - 4.1) / 4.1)
 
 
 def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monkeypatch, tmp_path, capsys):
@@ -220,7 +297,7 @@ def test_a_wrong_data_folder_is_told_before_anything_runs(command, capsys):
     assert "data must be a folder of LaMP_4 or LaMP_7" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--users", "many"], ["--wire-dtype", "int8"], ["--no-such-option"]])
+@pytest.mark.parametrize("arguments", [["--users", "many"], ["--wire-dtype", "int3"], ["--no-such-option"]])
 def test_a_bad_option_is_one_line_and_exit_code_2(command, capsys, arguments):
     with pytest.raises(SystemExit, match="2"):
         command(arguments)

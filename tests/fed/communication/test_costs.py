@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fed.base.skeleton import PRESETS, SkeletonError, skeleton
-from fed.communication import costs, wire
+from fed.communication import changes, costs, wire
 from fed.communication.published import flowertune_budget, mean_reduction_percent, paper_table
 from fed.communication.traffic import federated_traffic, serving, storage
 from fed.edits.loreft import EditBank, EditShape
@@ -126,14 +126,20 @@ def test_bytes_are_numbers_times_the_wire_dtypes_size(dtype, size):
 
 
 @pytest.mark.parametrize("dtype", wire.WIRE_DTYPES)
-def test_perfits_analytic_payload_is_that_of_a_packed_edit(dtype):
+def test_perfits_analytic_payload_is_that_of_a_packed_edit_or_change(dtype):
     base = skeleton("smollm2-135m")
     cost = costs.of_run("perfit", base, layers=((1, 3, 8), (1, 3, 8)), ranks=(5, 2))
     for rank, analytic in ((5, cost.federated_bytes(dtype)), (2, cost.private_bytes(dtype))):
         shape = EditShape((1, 3, 8), rank, base.hidden_size)
         edit = EditBank.identity(shape, [torch.Generator()]).tensors(0)
-        assert analytic == wire.pack(edit, dtype).nbytes == shape.parameters * wire.bytes_per_number(dtype)
-        assert dtype != "float32" or analytic == shape.parameters * 4
+        whole = wire.pack(edit, dtype).nbytes
+        assert whole == shape.parameters * (8 if dtype == "float64" else 4)
+        if wire.is_narrow(dtype):
+            start = {name: torch.zeros_like(tensor) for name, tensor in edit.items()}
+            packing = changes.packing(shape.tensors(), dtype)
+            assert analytic == changes.sent(start, edit, packing, torch.Generator()).packed.nbytes < whole
+        else:
+            assert analytic == whole
 
 
 def test_a_frozen_r_is_kept_and_not_sent():
@@ -211,7 +217,7 @@ def test_serving_uploads_the_private_tensors_at_every_use():
         (lambda c: federated_traffic(c, users=1, rounds=-1), "rounds must not be negative, got -1"),
         (lambda c: federated_traffic(c, users=1, rounds=1, fraction=0.0), r"fraction must lie in \(0, 1\], got 0.0"),
         (lambda c: federated_traffic(c, users=1, rounds=1, fraction=math.nan), "got nan"),
-        (lambda c: federated_traffic(c, users=1, rounds=1, dtype="int8"), "wire-dtype must be one of"),
+        (lambda c: federated_traffic(c, users=1, rounds=1, dtype="int3"), "wire-dtype must be one of"),
         (lambda c: storage(c, users=-1), "users must not be negative"),
         (lambda c: serving(c, uses_per_day=-1, uplink=1), "uses-per-day must not be negative"),
         (lambda c: serving(c, uses_per_day=1, uplink=0), "uplink must be a positive number"),

@@ -19,12 +19,12 @@ def saved(array: np.ndarray, **says: object) -> bytes:
     return buffer.getvalue() + array.tobytes()
 
 
-@pytest.mark.parametrize("wire_dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_what_numpy_saves_is_read_as_it_was(wire_dtype):
-    array = (np.arange(12) / 7).astype(npy.travelling(wire_dtype)).reshape(3, 4)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_what_numpy_saves_is_read_as_it_was(dtype):
+    array = (np.arange(12) / 7).astype(dtype).reshape(3, 4)
     buffer = BytesIO()
     np.save(buffer, array)
-    read = npy.numbers(buffer.getvalue(), (3, 4), wire_dtype)
+    read = npy.numbers(buffer.getvalue(), (3, 4), dtype)
     assert np.array_equal(read, array) and read.dtype == array.dtype
 
 

@@ -86,7 +86,8 @@ WRONG = [
     ("cohorts", "some"),
     ("strategy", "fedsgd"),
     ("average", "mean"),
-    ("wire-dtype", "int8"),
+    ("wire-dtype", "int3"),
+    ("wire-coding", "lzma"),
     ("dtype", "float"),
     ("answer", "guess"),
     ("stage1", "central"),
@@ -208,6 +209,7 @@ def test_an_engine_that_the_method_cannot_honour_is_an_error_and_no_silent_choic
 # Keys of later releases: what they are in a settings file, a vault or a report that was written before them.
 LATER = {
     "rouge-tokenizer": "lamp",
+    "wire-coding": "plain",
     "stage1": "federated",
     "warmup": 0.1,
     "schedule": "linear",

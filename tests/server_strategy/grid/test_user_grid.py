@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.supercore.task_identity import TaskIdentity
 
 from fed.communication.ledger import Ledger
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 
 HOSTS = {"ann": 1000, "bob": 1000, "cem": 1001, "dee": 1000}

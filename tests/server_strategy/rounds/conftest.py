@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fed import methods
 from fed.base.skeleton import Skeleton
 from fed.communication.ledger import Ledger
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.rounds.strategy import CollectiveStrategy, make_strategy
 

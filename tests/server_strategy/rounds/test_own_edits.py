@@ -6,7 +6,7 @@ import torch
 
 from fed import methods
 from fed.base.skeleton import Skeleton
-from server_strategy.grid.translation import Translation
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.rounds.own_edits import OwnEdits
 from server_strategy.rounds.screened import Screened
 from server_strategy.rounds.strategy import make_strategy
