@@ -177,10 +177,10 @@ class Federation:
         0, "users of a round that median, krum, multikrum, trimmed and bulyan expect to lie", default=0
     )
     wire_dtype: str = one_of(
-        WIRE_DTYPES, "of edits on the network: float32, float64; of their changes: float16, bfloat16, int8, int4"
+        WIRE_DTYPES, "edits on the network: float32, float64; changes of them: float16, bfloat16, int8, int4"
     )
     wire_coding: str = one_of(
-        CODINGS, "of changes on the network: deflate = entropy-coded, of a size that no shape tells", default="plain"
+        CODINGS, "of these changes: plain; or deflate = entropy-coded, of a size that no shape tells", default="plain"
     )
     node_timeout: int = at_least(1, "seconds to wait for SuperNodes")
     min_nodes: int = at_least(0, "SuperNodes to wait for; 0 = one, who says how many a simulation has", default=0)
