@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from fed.communication import changes
 from fed.communication.quantization import NARROW
@@ -96,6 +97,7 @@ def test_an_edit_that_rounding_would_take_off_the_manifold_is_broadcast_whole():
 @pytest.mark.parametrize(("dtype", "deflated"), [("int8", False), ("int4", True), ("bfloat16", True)])
 def test_a_reply_is_the_edit_that_its_message_carried_and_the_change(dtype, deflated):
     translation, _ = made(dtype, deflated=deflated)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1  # as Flower sets in its processes
     message = Message(RecordDict({"arrays": translation.to_record(edit(1))}), dst_node_id=1, message_type="train")
     sent = changes.sent(edit(1), edit(2), translation.packing, generator(0))
     record = RecordDict({"arrays": _array(sent.packed)})["arrays"]
