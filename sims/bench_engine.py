@@ -26,7 +26,7 @@ import fed  # noqa: F401  threads are bounded before torch is loaded
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
-from bench.cases import bench_cache, bench_generation, bench_prefix, bench_profile
+from bench.cases import bench_cache, bench_generation, bench_later, bench_prefix, bench_profile
 from bench.engine_tables import show
 from bench.step_profile import flops_per_token, peak_speed
 from bench.training_cases import LABELS, PLAN, TOKENS, bench_training
@@ -41,7 +41,7 @@ from fed.base import model as base_model
 from fed.base.device import DTYPES
 from server_strategy.report.report import git_commit
 
-PARTS = ("train", "cache", "prefix", "generate", "profile")
+PARTS = ("train", "cache", "later", "prefix", "generate", "profile")
 
 
 def parser() -> Parser:
@@ -82,6 +82,7 @@ def main() -> int:
         "repeats": repeats,
         "train": [],
         "cache": [],
+        "later": None,
         "prefix": None,
         "generate": None,
         "profile": None,
@@ -107,6 +108,8 @@ def main() -> int:
         if "cache" in parts:
             for first in (base.skeleton.layers // 3, base.skeleton.layers // 2):
                 result["cache"].append(bench_cache(base, first, repeats, 8, 4, tick(f"cache below {first}")))
+        if "later" in parts:
+            result["later"] = bench_later(base, layers, repeats, 8, 4, tick("later epochs"))
         if "prefix" in parts:
             result["prefix"] = bench_prefix(base, layers, repeats, 8, 4, tick("prefix"))
         if "generate" in parts:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bench.in_turn import Engine, in_turn, now, ratio
 from bench.opponents import pyreft_alone
@@ -16,6 +17,7 @@ from bench.training_cases import CACHE_BYTES, EVERYWHERE, LABELS, PLAN, TOKENS, 
 from fed.answering.decoding import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
+from fed.edits.hooks import decoder_blocks
 from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
 from fed.edits.stack import EditStack, Layer
@@ -58,6 +60,76 @@ def bench_cache(
         "rows": rows,
         "seconds_an_epoch": {name: statistics.median(times) for name, times in later.items()},
         "later_epochs_ratio": statistics.median(a / b for a, b in zip(later["without"], later["with"], strict=True)),
+    }
+
+
+def bench_later(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, users: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """Second and later epochs of stage 2 over frozen collective edits at `layers`, all users in one batch.
+
+    Three ways in turn: private edits at the same blocks; at the last two of them, from states kept under the frozen
+    edits; and at these with nothing kept. Block passes are counted on a row's way, forward and backward.
+    """
+    hidden = base.skeleton.hidden_size
+    # A block is counted by its first product, which is computed of the last one too when the rest of it is cut short.
+    firsts = [next(m for m in block.modules() if isinstance(m, nn.Linear)) for block in decoder_blocks(base.model)]
+    pool = some_rows(base, users * rows)
+    user_rows = [pool[u * rows : (u + 1) * rows] for u in range(users)]
+    ways = {"same": (layers, CACHE_BYTES), "later": (layers[-2:], CACHE_BYTES), "nothing kept": (layers[-2:], 0)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    passes: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
+
+    def run(name: str, private: tuple[int, ...], limit: int) -> float:
+        CACHE.clear()
+        shared = EditBank.identity(EditShape(layers, 8, hidden), [generator(0, "shared")]).to(device=base.device)
+        shared.W.add_(0.05 * torch.randn(shared.W.shape, generator=generator(0, "moved")).to(shared.W))
+        draws = [generator(0, "edit", u) for u in range(users)]
+        bank = EditBank.identity(EditShape(private, 4, hidden), draws).to(device=base.device)
+        stack = EditStack(Layer(shared, EVERYWHERE, shared=True), Layer(bank, EVERYWHERE))
+        plan = replace(PLAN, batch_size=rows, epochs=3, activation_cache=limit)
+        ends: list[float] = []
+        counts: list[int] = []
+        counted = 0
+
+        def block_passed(_module: object, _inputs: object, output: Tensor) -> None:
+            nonlocal counted
+            counted += len(output) * (1 + output.requires_grad)
+
+        def step_done(*_: object) -> None:
+            ends.append(now(base.device))
+            counts.append(counted)
+
+        handles = [first.register_forward_hook(block_passed) for first in firsts]
+        try:
+            draws = [generator(0, "bench", u) for u in range(users)]
+            results = training.train(base, stack, user_rows, draws, plan, on_step=step_done)
+        finally:
+            for handle in handles:
+                handle.remove()
+        losses[name] = [loss for result in results for loss in result.step_losses]
+        passes[name] = (counts[-1] - counts[0]) / (len(counts) - 1) / len(pool)
+        return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+    for repeat in range(repeats + 1):
+        for name, (private, limit) in ways.items():
+            tick(name)
+            taken = run(name, private, limit)
+            if repeat:
+                seconds[name].append(taken)
+    return {
+        "collective_layers": layers,
+        "private_layers": layers[-2:],
+        "users": users,
+        "rows": rows,
+        "seconds_an_epoch": {name: statistics.median(times) for name, times in seconds.items()},
+        "block_passes_a_row": passes,
+        "later_over": {
+            name: statistics.median(a / b for a, b in zip(seconds[name], seconds["later"], strict=True))
+            for name in ("same", "nothing kept")
+        },
+        "worst_difference": max(abs(a / b - 1) for a, b in zip(losses["later"], losses["nothing kept"], strict=True)),
     }
 
 

@@ -18,6 +18,15 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"activation cache, first edited block {case['first_layer']} of {case['layers']}: later epochs "
             f"{case['later_epochs_ratio']:.2f} × as fast"
         )
+    if case := result["later"]:
+        collective, private = (", ".join(map(str, case[key])) for key in ("collective_layers", "private_layers"))
+        counted, over = case["block_passes_a_row"], case["later_over"]
+        console.print(
+            f"stage 2 at blocks {private} over collective edits at {collective}: later epochs {over['same']:.2f} × as "
+            f"fast as with private edits at all of these, {over['nothing kept']:.2f} × as with no states kept; block "
+            f"passes of a row {counted['later']:.0f}, {counted['same']:.0f}, {counted['nothing kept']:.0f}; "
+            f"losses within {case['worst_difference']:.1e}"
+        )
     if case := result["prefix"]:
         console.print(
             f"edits at {case['positions']}, {case['prefix_tokens']:.0f} of {case['tokens']} tokens read once: "

@@ -11,7 +11,7 @@ pytest.importorskip("pyreft")
 
 def test_all_parts_on_a_tiny_base(command, tiny_base, tmp_path):
     file = tmp_path / "bench.json"
-    few = ("--users", "3", "--rows", "2", "--repeats", "1", "--layers", "1,2", "--dtype", "float32")
+    few = ("--users", "3", "--rows", "2", "--repeats", "1", "--layers", "0,1,2", "--dtype", "float32")
     ended = command("bench_engine", "--base-model", tiny_base, *few, "--json", file)
     assert ended.code == 0, ended.out + ended.err
     found = json.loads(file.read_text())
@@ -21,6 +21,9 @@ def test_all_parts_on_a_tiny_base(command, tiny_base, tmp_path):
     assert set(case["engines"]) == {"pyreft", "peft", "alone", "together"}
     assert all(engine["tokens_per_second"] > 0 for engine in case["engines"].values())
     assert [c["first_layer"] for c in found["cache"]] == [1, 2]
+    later = found["later"]  # of four blocks two lie above block 1, forward and backward, and three above block 0
+    assert later["private_layers"] == [1, 2] and later["worst_difference"] < 1e-5
+    assert later["block_passes_a_row"] == {"same": 6, "later": 4, "nothing kept": 6}
     prefix = found["prefix"]
     assert prefix["prefix_tokens"] == 25 and prefix["worst_difference"] < 1e-5 and len(prefix["engines"]) == 2
     assert found["generate"]["equal_texts"] == found["generate"]["rows"] == 32
