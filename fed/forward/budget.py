@@ -11,8 +11,8 @@ class Budget:
 
     Attributes:
         tokens: padded tokens of one batch; one row is always taken.
-        activation_cache: bytes for rows' hidden states below the first edit (`fed.forward.activation_cache`), which a
-        row's arms then share; 0 computes them anew in every pass.
+        activation_cache: bytes for rows' hidden states below the first edits of each layer
+        (`fed.forward.shared_states`), which a row's arms then share; 0 computes them anew for every arm.
     """
 
     tokens: int = 2048

@@ -95,7 +95,9 @@ class Base:
     )
     max_length: int = at_least(16, "tokens a row")
     token_budget: int = at_least(16, "padded tokens of one forward pass")
-    activation_cache: int = at_least(0, "MiB a process for rows' states below the first edit; 0 = off", default=512)
+    activation_cache: int = at_least(
+        0, "MiB a process for rows' states below a layer's first edit; 0 = off", default=512
+    )
 
     @property
     def base_source(self) -> str:
