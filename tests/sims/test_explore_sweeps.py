@@ -88,7 +88,12 @@ def test_ranks_asks_for_every_pair_and_tells_which_rank_matters(canned, command,
     assert ended.code == 0
     assert [(c["stage1-rank"], c["stage2-rank"]) for c in canned] == [(1, 1), (1, 4), (4, 1), (4, 4)]
     assert "collective rank 4 minus rank 1: −0.100" in ended.out
-    assert result(tmp_path, "ranks")["personal_high_minus_low"]["difference"] == pytest.approx(0)
+    found = result(tmp_path, "ranks")
+    assert found["personal_high_minus_low"]["difference"] == pytest.approx(0)
+    assert {rank: gap["difference"] for rank, gap in found["swapped_minus_own"].items()} == pytest.approx(
+        {"1": 0.3, "4": 0.3}
+    )
+    assert "another's vectors minus one's own at personal rank 4: 0.300" in ended.out
 
 
 def test_trade_off_puts_each_method_of_each_task_at_its_parameters(canned, command, tmp_path, tiny_base, quick_figures):

@@ -12,6 +12,7 @@ from exploration.figures import Drawing, Table, number
 from exploration.options import caption, facts
 from exploration.sweeps import runs
 
+SIDES = ("collective", "personal")
 SUMMARY = "loss and metric over collective rank and personal rank (Figure 10)"
 
 
@@ -51,7 +52,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "grid": [{"collective": c, "personal": p, **outcome} for (c, p), outcome in of_pair.items()],
         "collective_high_minus_low": runs.paired([of_pair[high, p] for p in ranks], [of_pair[low, p] for p in ranks]),
         "personal_high_minus_low": runs.paired([of_pair[c, high] for c in ranks], [of_pair[c, low] for c in ranks]),
+        "swapped_minus_own": {p: _swapped_minus_own([of_pair[c, p] for c in ranks]) for p in ranks},
     }
+
+
+def _swapped_minus_own(of_rank: list[runs.Outcome]) -> dict[str, Any] | None:
+    """How much worse another user's vectors of this personal rank are; None where nobody was tested with another's."""
+    if not all("swapped" in outcome["arms"] for outcome in of_rank):
+        return None
+    return runs.paired(of_rank, of_rank, "swapped", second_arm="stage1+2")
 
 
 def words(result: dict[str, Any]) -> list[str]:
@@ -60,14 +69,19 @@ def words(result: dict[str, Any]) -> list[str]:
         f"the lowest loss, {number(best['arms']['stage1+2']['loss_per_token'], 3)}, is at collective rank "
         f"{best['collective']} and personal rank {best['personal']}"
     ]
-    for what in ("collective", "personal"):
-        gap = result[f"{what}_high_minus_low"]
-        if gap["low"] is None:
+    low, high = result["ranks"][0], result["ranks"][-1]
+    gaps = [(f"{what} rank {high} minus rank {low}", result[f"{what}_high_minus_low"]) for what in SIDES]
+    gaps += [
+        (f"another's vectors minus one's own at personal rank {rank}", gap)
+        for rank, gap in result["swapped_minus_own"].items()
+    ]
+    for what, gap in gaps:
+        if gap is None or gap["low"] is None:
             continue
         told = "lower loss" if gap["high"] < 0 else "higher loss" if gap["low"] > 0 else "not told apart"
         said.append(
-            f"{what} rank {result['ranks'][-1]} minus rank {result['ranks'][0]}: {number(gap['difference'], 3)} "
-            f"[{number(gap['low'], 3)}, {number(gap['high'], 3)}] over {gap['users']} users: {told}"
+            f"{what}: {number(gap['difference'], 3)} [{number(gap['low'], 3)}, {number(gap['high'], 3)}] over "
+            f"{gap['users']} users: {told}"
         )
     return said
 

@@ -124,13 +124,28 @@ def metric_label(key: str) -> str:
     return f"{name} ({'lower' if key in _LOWER else 'higher'} is better)"
 
 
-def paired(first: Sequence[Outcome], second: Sequence[Outcome], arm: str = "stage1+2") -> dict[str, Any]:
+def paired(
+    first: Sequence[Outcome], second: Sequence[Outcome], arm: str = "stage1+2", *, second_arm: str = ""
+) -> dict[str, Any]:
     """Mean over users of the loss per token under `first` minus that under `second`, its t interval and p.
 
     A user's loss is the mean over the outcomes of a side; users that all of them have are compared.
+
+    Args:
+        arm: of both sides.
+        second_arm: of the second, where it is another.
     """
-    users = sorted(set.intersection(*(set(o["users"]) for o in [*first, *second])))
-    sides = [np.mean([[o["users"][user][arm] for user in users] for o in side], axis=0) for side in (first, second)]
+    arms = (arm, second_arm or arm)
+    scored = [
+        {user for user, of_arms in o["users"].items() if arm_of_side in of_arms}
+        for side, arm_of_side in zip((first, second), arms, strict=True)
+        for o in side
+    ]
+    users = sorted(set.intersection(*scored))
+    sides = [
+        np.mean([[o["users"][user][arm_of_side] for user in users] for o in side], axis=0)
+        for side, arm_of_side in zip((first, second), arms, strict=True)
+    ]
     difference = sides[0] - sides[1]
     low, high = paired_t.interval(difference) if len(users) > 1 else (None, None)
     p = paired_t.p_value(difference) if len(users) > 1 else None
