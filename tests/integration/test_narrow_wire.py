@@ -61,12 +61,12 @@ def bytes_of_edit(run: Settings) -> tuple[int, int]:
 
 
 NIGHTLY = [("int4", m) for m in ("oppu", "ffa-lora", "fedreft", "frozen-r", "exact", "median")]
-NIGHTLY += [("bfloat16", "fedsa-lora"), ("float16", "polar"), ("float16", "oppu")]
+NIGHTLY += [("int4", "fedsa-lora"), ("bfloat16", "fedsa-lora"), ("float16", "polar"), ("float16", "oppu")]
 
 
 @pytest.mark.parametrize(
     ("dtype", "what"),
-    [("int8", "svd"), ("int4", "fedsa-lora"), *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY)],
+    [("int8", "svd"), *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY)],
 )
 def test_who_has_the_last_broadcast_is_sent_its_change_and_everybody_sends_changes(short, dtype, what):
     method = {"average": what} if what in ("svd", "polar", "exact", "frozen-r", "median") else {"method": what}
@@ -134,7 +134,7 @@ def losing(folder: Path, kind: str, name: str):
     return before_send
 
 
-@pytest.mark.parametrize("kind", ["train", "query.adopt"])
+@pytest.mark.parametrize("kind", ["train", pytest.param("query.adopt", marks=pytest.mark.nightly)])
 def test_a_user_that_lost_the_broadcast_says_so_and_is_sent_it_whole(short, unbroken, kind):
     whole_run, _, _ = unbroken
     run = short()
@@ -147,6 +147,7 @@ def test_a_user_that_lost_the_broadcast_says_so_and_is_sent_it_whole(short, unbr
     assert more == whole  # beside the change that was in vain
 
 
+@pytest.mark.nightly
 def test_a_user_that_lost_its_feedback_goes_on_from_none(short, unbroken):
     run = short()
     report, _, _ = federate(run, 2, losing(run.run_folder(7), "train", "feedback"))
@@ -174,6 +175,7 @@ def test_a_run_that_is_gone_on_with_sends_the_same_bytes_and_ends_bit_for_bit(sh
         assert kept[0] == kept[1]
 
 
+@pytest.mark.nightly
 def test_a_checkpoint_that_knows_no_broadcasts_is_refused_in_one_line(short):
     folder = broken_off(short("broken"), 5)
     saved = checkpoint.read(folder)
