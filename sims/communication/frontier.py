@@ -51,11 +51,11 @@ FROZEN = {"average": "frozen-r"}
 LEVERS: dict[str, dict[str, Any]] = {
     OPPU: {"method": "oppu", **LORA_RATES},
     WIDE: {},
-    "int8": {"wire-dtype": "int8"},
+    "int8, deflated": {"wire-dtype": "int8", **DEFLATED},
     "int4, deflated": {"wire-dtype": "int4", **DEFLATED},
+    "frozen R, float32": FROZEN,
     "frozen R, rank 2, float32": {**FROZEN, "stage1-rank": 2},
     "frozen R, int4, deflated": {"wire-dtype": "int4", **FROZEN, **DEFLATED},
-    "frozen R, int4, rank 2, deflated": {"wire-dtype": "int4", **FROZEN, **DEFLATED, "stage1-rank": 2},
 }
 TIMES, WORSE = 100, 1.0  # the goal: so many times fewer bytes than OPPU's float32, at most so many percent worse
 ARM = "stage1+2"
@@ -161,6 +161,8 @@ def drawing(rows: Rows) -> Callable[[Figure], None]:
             [axes.get_xlim()[0], goal], bottom, WORSE, color=COLOURS["stage1"][0], alpha=0.25, linewidth=0
         )
         axes.axhline(0, color=FAINT, linewidth=1, linestyle=":")
+        words = f"the goal: {TIMES} × fewer, {WORSE:g} % worse at most"
+        axes.annotate(words, (axes.get_xlim()[0], bottom), (5, 6), textcoords="offset points", fontsize=8, color=FAINT)
         for place, row in enumerate(rows):
             x, y = row["payload_up"], row["wide_percent"]
             if row["wide_low"] is not None:
