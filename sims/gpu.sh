@@ -80,7 +80,7 @@ part() {
     timeout -k 10 "$limit" "$@" >"$out/$name.txt" 2>&1
     code=$?
     ((code)) || echo "$recipe" >"$out/$name.done"
-    echo "$name: code $code after $((SECONDS - began)) s; $(tail -n 1 "$out/$name.txt" | cut -c1-200)"
+    echo "$name: code $code after $((SECONDS - began)) s; $(grep '^[[:alnum:]]' "$out/$name.txt" | tail -n 1)"
     printf '%s\t%s\t%s\n' "$name" "$code" "$((SECONDS - began))" >>"$out/parts.tsv"
 }
 

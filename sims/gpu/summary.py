@@ -127,8 +127,9 @@ def main(out: Path, commit: str, device: str) -> int:
     for line in lines(numbers):
         console.print(line, highlight=False, soft_wrap=True)
     for aim in aims:
-        measured = "not measured" if aim["measured"] is None else f"{aim['measured']:.2f}"
-        text = f"goal: {aim['goal']}: {measured}, {'met' if aim['met'] else 'not met'}"
+        met = "met" if aim["met"] else "not met"
+        measured = "not measured" if aim["measured"] is None else f"{aim['measured']:.2f}, {met}"
+        text = f"goal: {aim['goal']}: {measured}"
         console.print(text, highlight=False, soft_wrap=True)
     tables = out / "grid" / "tables.md"
     if tables.is_file():

@@ -34,8 +34,8 @@ class PlainGrid(InProcessGrid):
 
 
 def ours(config: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The arms' scores of the product's run, whose folder is the settings' own."""
-    report = run_here(Settings.parse(config))
+    """The arms' scores of the product's run; all users are on one node, so that each can be swapped with another."""
+    report = run_here(Settings.parse(config), supernodes=1)
     return dict(strict_json.loads(report.read_text(encoding="utf-8"))["arms"])
 
 
