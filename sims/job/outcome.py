@@ -38,10 +38,13 @@ def losses(turns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def apart(by_way: Mapping[str, Mapping[str, float]], one: str, other: str) -> float | None:
-    """The largest relative difference of two ways' losses over arms; None where one of them is missing."""
+    """The largest relative difference of two ways' losses over arms; None where one of them is missing.
+
+    Of all but `swapped`: users are swapped with those of their node, and the plain way has a node for each user.
+    """
     if one not in by_way or other not in by_way:
         return None
-    return max(abs(by_way[other][arm] / loss - 1) for arm, loss in by_way[one].items())
+    return max(abs(by_way[other][arm] / loss - 1) for arm, loss in by_way[one].items() if arm != "swapped")
 
 
 def tables(turns: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -36,6 +36,9 @@ def test_the_largest_difference_of_any_arm_tells_two_ways_apart():
     assert outcome.apart(by_way, "ours", "plain") == 0
     assert outcome.apart(by_way, "ours", "other") == pytest.approx(0.1)
     assert outcome.apart(by_way, "ours", "none") is None
+    # Whom a user is swapped with is not the same in two ways.
+    others = {"a": {"base": 5.0, "swapped": 1.0}, "b": {"base": 5.0, "swapped": 2.0}}
+    assert outcome.apart(others, "a", "b") == 0
 
 
 def test_the_tables_have_a_row_for_each_way():
