@@ -25,11 +25,12 @@ from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
 from fed.plain_text import is_plain
 from fed.privacy.vault import Vault
+from server_strategy.grid.edits.broadcasts import Broadcasts
 from server_strategy.grid.edits.translation import Translation
 from server_strategy.report import page, report
 from server_strategy.screening.sizes import sizes
-from tests.server_strategy.screening.canned import DEVICES, LATE, SKELETON, USERS, serve, trained
-from tests.server_strategy.screening.test_malformed import FOUR, edit_of
+from tests.server_strategy.screening.canned import DEVICES, FOUR, LATE, SKELETON, USERS, serve, trained
+from tests.server_strategy.screening.test_malformed import edit_of
 
 TYPES = ("query.hello", "train", *LATE)
 TO_DEVICES = (*TYPES, "query.refused")
@@ -43,6 +44,8 @@ def examples(by_day: int, by_night: int) -> Any:
     return pytest.mark.parametrize("count", [pytest.param(n, id=name, marks=marks[name]) for name, n in by.items()])
 
 
+WIRES = [("float32", "plain"), ("int8", "plain"), ("int4", "deflate")]
+
 # What a message may hold
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
@@ -54,11 +57,12 @@ METRIC = INTEGERS | FLOATS | st.lists(INTEGERS, max_size=3) | st.lists(FLOATS, m
 CONFIG = METRIC | TEXTS | st.booleans() | st.binary(max_size=20) | st.lists(TEXTS, max_size=3)
 FIELDS = st.sampled_from(
     ["num-examples", "train-loss", "steps", "epoch-1", "epoch-2", "base/nll", "swapped/tokens", "collective", "reason",
-     "part", "parts", "users", "base", "linears", "0/num-examples", "0", "server-round", "proximal-mu"]
+     "part", "parts", "users", "base", "linears", "0/num-examples", "0", "server-round", "proximal-mu", "from", "to"]
 ) | TEXTS  # fmt: skip
 KEYS = st.sampled_from(
     ["0/arrays", "0/metrics", "0/node", "0/error", "1/metrics", "-1/x", "users/places", "users/arrays/0",
-     "users/metrics", "users/", "timing", "node", "arrays", "config", "host", "metrics", "00/metrics", "²/x"]
+     "users/metrics", "users/", "timing", "node", "arrays", "config", "host", "metrics", "00/metrics", "²/x", "change",
+     "0/change"]
 ) | TEXTS  # fmt: skip
 DTYPES = st.sampled_from(["float32", "float64", "float16", "int32", "uint16", "bool", "complex64", "U2", ">f4"])
 NUMPY = st.builds(
@@ -75,7 +79,7 @@ ARRAYS = NUMPY | st.builds(
 RECORDS = (
     st.dictionaries(FIELDS, METRIC, max_size=4).map(MetricRecord)
     | st.dictionaries(FIELDS, CONFIG, max_size=4).map(ConfigRecord)
-    | st.dictionaries(st.sampled_from(["edit", "x"]), ARRAYS, max_size=2).map(ArrayRecord)
+    | st.dictionaries(st.sampled_from(["edit", "change", "x"]), ARRAYS, max_size=2).map(ArrayRecord)
 )
 
 
@@ -86,15 +90,20 @@ def changed_edits(draw: Any, array: Array) -> Array:
         edit = array.numpy().copy()
     except Exception:  # changed once before, into what numpy does not read
         return draw(ARRAYS)
-    if edit.dtype.kind != "f" or edit.ndim != 1 or not edit.size:
+    if edit.dtype.kind not in "fu" or edit.ndim != 1 or not edit.size:
         return draw(ARRAYS)
+    if edit.dtype == np.uint8 and draw(st.booleans()):  # a change as it travels
+        for place in draw(st.lists(st.integers(0, edit.size - 1), min_size=1, max_size=8)):
+            edit[place] = draw(st.integers(0, 255))
+        return Array(edit)
     how = draw(st.sampled_from(["numbers", "scale", "dtype", "shape", "words", "bytes"]))
     if how == "numbers":
+        edit = edit.astype(np.float32) if edit.dtype.kind == "u" else edit
         for place in draw(st.lists(st.integers(0, edit.size - 1), min_size=1, max_size=4)):
             edit[place] = draw(st.floats(width=32))
     elif how == "scale":
         with np.errstate(over="ignore", invalid="ignore"):
-            edit *= np.float32(draw(st.floats(width=32)))
+            edit = (edit * np.float32(draw(st.floats(width=32)))).astype(edit.dtype)
     elif how == "dtype":
         with np.errstate(all="ignore"):
             edit = edit.astype(draw(DTYPES))
@@ -122,8 +131,9 @@ def changed(draw: Any, content: RecordDict) -> RecordDict:
             new.pop(key, None)
         elif how == "move" and record is not None:
             new[draw(KEYS)] = new.pop(key)
-        elif how == "array" and isinstance(record, ArrayRecord) and "edit" in record:
-            new[key] = ArrayRecord({"edit": draw(changed_edits(record["edit"]))})
+        elif how == "array" and isinstance(record, ArrayRecord) and len(record) == 1:
+            ((name, array),) = record.items()
+            new[key] = ArrayRecord({name: draw(changed_edits(array))})
         elif how == "field" and isinstance(record, MetricRecord | ConfigRecord):
             field = draw(st.sampled_from(sorted(record))) if record and draw(st.booleans()) else draw(FIELDS)
             values = METRIC if isinstance(record, MetricRecord) else CONFIG | JSON_OF.get(field, TEXTS)
@@ -145,16 +155,19 @@ JSON_OF = {
 # The server's side
 
 
-@examples(24, 6000)
-def test_whatever_one_device_sends_the_servers_run_ends_with_its_report(settings_in, tmp_path, monkeypatch, count):
+@pytest.mark.parametrize("wire", WIRES, ids="-".join)
+@examples(12, 2000)
+def test_whatever_one_device_sends_the_servers_run_ends_with_its_report(
+    settings_in, tmp_path, monkeypatch, count, wire
+):
     monkeypatch.setattr(page, "write_page", lambda content, path: None)  # twenty times as long as all the rest
     monkeypatch.setattr(report, "git_commit", lambda: "unknown")
-    run = settings_in(tmp_path, **FOUR, fraction=1.0, max_items=0)
+    run = settings_in(tmp_path, **FOUR, fraction=1.0, max_items=0, wire_dtype=wire[0], wire_coding=wire[1])
     honest = serve(run)
     assert honest["errors"] == []
     # How far the honest users' maps moved, and the mean that they have.
     method = methods.make(run, SKELETON)
-    initial, translation = method.initial_collective(), Translation(method.collective_shapes(), run.wire_dtype)
+    initial, translation = method.initial_collective(), Translation.of(method.collective_shapes(), run)
     flat = translation.to_record(initial)["edit"].numpy()
     users = [translation.from_record(ArrayRecord({"edit": Array(trained(flat, place))})) for place in range(DEVICES)]
     furthest = max(sizes(user, initial)["map"] for user in users)
@@ -181,13 +194,13 @@ def test_whatever_one_device_sends_the_servers_run_ends_with_its_report(settings
 # The clients' side
 
 
-@pytest.fixture
-def device(settings_in, tmp_path, open_policy):
-    """(a device's context, its user, an honest message of each type that it answers)."""
+@pytest.fixture(params=WIRES, ids="-".join)
+def device(request, settings_in, tmp_path, open_policy):
+    """(a device's context, its user, the run's settings), on every wire."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
     run = settings_in(
         tmp_path / "runs", data="synthetic:2", cohorts="all", min_nodes=1, max_new_tokens=0, max_queries=1, max_items=2,
-        stage2_epochs=1, local_epochs=1,
+        stage2_epochs=1, local_epochs=1, wire_dtype=request.param[0], wire_coding=request.param[1],
     )  # fmt: skip
     corpus = open_corpus(run.data, get_task(run.task), seed=run.seed)
     user = corpus.user(sorted({*corpus.cohorts["others"], *corpus.cohorts["test"]})[0])
@@ -199,31 +212,42 @@ def device(settings_in, tmp_path, open_policy):
     return context, user, run
 
 
-def request(kind: str, content: RecordDict) -> Message:
+def asked(kind: str, content: RecordDict) -> Message:
     return Message(content, dst_node_id=5, message_type=kind)
 
 
-@examples(24, 5000)
+@examples(12, 1700)
 def test_whatever_the_server_sends_a_device_answers_in_content_or_one_plain_line(device, tmp_path, capsys, count):
     context, user, run = device
     known = facts.facts(run.base_source, device=run.device, dtype=run.dtype)
     method = methods.make(run, known.skeleton)
-    arrays = Translation(method.collective_shapes(), run.wire_dtype).to_record(method.initial_collective())
+    translation = Translation.of(method.collective_shapes(), run)
+    broadcasts, arrays = Broadcasts(translation, 0), translation.to_record(method.initial_collective())
     host = ConfigRecord({"users": json.dumps([user.user_id])})
+    collective = {"arrays": arrays}
+    if translation.packing:  # a broadcast that the device has, and the change from it
+        collective = {"arrays": broadcasts.next(1, arrays)}
+        first = RecordDict({**collective, "config": ConfigRecord({"server-round": 1}), "host": host})
+        assert not client_app(asked("train", first), context).has_error()
+        broadcasts.took(user.user_id)
+        edit = translation.from_record(arrays)
+        broadcasts.next(2, translation.to_record({**edit, "b": edit["b"] + 0.01}))
+        collective = dict(broadcasts.change_for(user.user_id))
     honest = {
         "query.hello": RecordDict(),
         "query.refused": RecordDict({"refusal": ConfigRecord({"reason": "x\x1b[31m\nerror: y"})}),
-        "train": RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1}), "host": host}),
-        "query.adopt": RecordDict({"arrays": arrays, "host": host}),
+        "train": RecordDict({**collective, "config": ConfigRecord({"server-round": 2}), "host": host}),
+        "query.adopt": RecordDict({**collective, "host": host}),
         "train.personalize": RecordDict({"config": ConfigRecord({"collective": "f" * 16}), "host": host}),
         "evaluate": RecordDict({"config": ConfigRecord({"collective": "f" * 16}), "host": host}),
     }
+    assert not client_app(asked("query.adopt", honest["query.adopt"]), context).has_error()
     private = [item["text"] for item in user.profile] + [query.gold for query in user.queries]
 
     @settings(max_examples=count, derandomize=True, database=None, suppress_health_check=FIXTURES_STAY)
     @given(kind=st.sampled_from(TO_DEVICES), data=st.data())
     def fuzz(kind: str, data: st.DataObject) -> None:
-        reply = client_app(request(kind, data.draw(changed(honest[kind]))), context)
+        reply = client_app(asked(kind, data.draw(changed(honest[kind]))), context)
         if reply.has_error():
             assert reply.error.reason and is_plain(reply.error.reason) and len(reply.error.reason) <= 500
             said = reply.error.reason

@@ -18,8 +18,7 @@ from server_strategy.report import page, report
 from server_strategy.run import run
 from tests.server_strategy.grid.superlink import SuperLink, made, name
 from tests.server_strategy.grid.wire_lies import EMPTY, HARMLESS, READ, READABLE, UNREADABLE, holding, pushed
-from tests.server_strategy.screening.canned import USERS, Canned, written
-from tests.server_strategy.screening.test_malformed import FOUR
+from tests.server_strategy.screening.canned import FOUR, USERS, Canned, written
 
 LIED = 1  # the liar's place among the nodes
 

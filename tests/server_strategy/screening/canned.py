@@ -16,9 +16,11 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fed import methods
 from fed.base.skeleton import Skeleton
-from fed.communication import wire
+from fed.communication import changes, wire
 from fed.privacy.tensor_files import fingerprint
+from fed.randomness import generator
 from fed.settings.settings import Settings
+from server_strategy.grid.edits.translation import Translation
 from server_strategy.run import run
 
 FIRST, DEVICES = 1000, 4
@@ -27,6 +29,8 @@ USERS = [f"user-{place}" for place in range(DEVICES)]
 SKELETON = Skeleton("tiny", 50_000, 32, 4, (("q", 32, 32), ("v", 8, 32)))
 ROWS, QUERIES = 5, 2
 LATE = ("query.adopt", "train.personalize", "evaluate")
+# Neither base model nor data is here: the server needs no copy, and devices have their own.
+FOUR = {"base_model": "/nowhere", "data": "/nowhere", "cohorts": "all", "min_nodes": 4, "rounds": 1}
 Lie = Callable[[RecordDict, Message], "RecordDict | Message"]
 
 
@@ -65,6 +69,7 @@ class Canned:
         self._settings, self._lies, self._liars, self._sent = settings, lies or {}, liars, 0
         self.refusals: dict[int, str] = {}
         self._shapes = methods.make(settings, SKELETON).collective_shapes()
+        self._translation = Translation.of(self._shapes, settings)
 
     def get_node_ids(self) -> list[int]:
         return list(range(FIRST, FIRST + DEVICES))
@@ -83,6 +88,13 @@ class Canned:
             replies.append(Message(content, reply_to=message) if isinstance(content, RecordDict) else content)
         return replies[::-1]
 
+    def _travelling(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """A trained edit as it travels: whole, or as the change from the one that was sent."""
+        if self._translation.packing is None:
+            return end
+        of = [self._translation.from_record(ArrayRecord({"edit": Array(edit)})) for edit in (start, end)]
+        return changes.sent(*of, self._translation.packing, generator("canned")).packed
+
     def honest(self, message: Message, place: int) -> RecordDict:
         """What the device at this place answers."""
         kind = message.metadata.message_type
@@ -91,10 +103,14 @@ class Canned:
         if kind == "train":
             start = message.content.array_records["arrays"]["edit"].numpy()
             metrics = MetricRecord({"num-examples": ROWS, "train-loss": 1.0 + place})
-            return RecordDict({"0/arrays": ArrayRecord({"edit": Array(trained(start, place))}), "0/metrics": metrics})
+            reply = ArrayRecord({"edit": Array(self._travelling(start, trained(start, place)))})
+            return RecordDict({"0/arrays": reply, "0/metrics": metrics})
         if kind == "query.adopt":
+            if "change" in message.content:  # of the broadcast that it has
+                name = str(message.content.config_records["change"]["to"])
+                return RecordDict({"0/node": ConfigRecord({"collective": name})})
             edit = message.content.array_records["arrays"]["edit"].numpy()
-            name = fingerprint(wire.unpack(edit, self._shapes, self._settings.wire_dtype))
+            name = fingerprint(wire.unpack(edit, self._shapes, wire.whole_dtype(self._settings.wire_dtype)))
             return RecordDict({"0/node": ConfigRecord({"collective": name})})
         if kind == "train.personalize":
             return RecordDict({"0/metrics": MetricRecord({"num-examples": ROWS, "steps": 2, "epoch-1": 1.0 + place})})

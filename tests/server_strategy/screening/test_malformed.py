@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from safetensors.torch import load_file
 from fed.base import facts
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import RunError
-from server_strategy.report import page, report
 from server_strategy.run import run as serve_on
 from tests.server_strategy.screening.canned import (
     DEVICES,
     FIRST,
+    FOUR,
     LATE,
     LIAR,
     SKELETON,
@@ -32,16 +31,6 @@ from tests.server_strategy.screening.lies import GREETINGS, LATER, PACKED, STAGE
 
 LIED = "user-2"
 OTHERS = [user for user in USERS if user != LIED]
-# Neither base model nor data is here: the server needs no copy, and devices have their own.
-FOUR = {"base_model": "/nowhere", "data": "/nowhere", "cohorts": "all", "min_nodes": 4, "rounds": 1}
-
-
-@pytest.fixture
-def four(settings, monkeypatch) -> Callable[..., Settings]:
-    """four(…) -> settings of a run on the four devices, whose page is not drawn: it takes twenty times as long."""
-    monkeypatch.setattr(page, "write_page", lambda content, path: None)
-    monkeypatch.setattr(report, "git_commit", lambda: "unknown")
-    return lambda **changes: settings(**{**FOUR, "fraction": 1.0, "max_items": 0, **changes})
 
 
 def edit_of(run: Settings) -> dict:
