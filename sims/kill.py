@@ -19,6 +19,7 @@ import random
 import shutil
 import tempfile
 import time
+from bisect import bisect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from console import terminal
 from console.command import Parser, at_least_one, options_of, start, told
 from console.files import write_json
 from kills import in_process, on_flower
-from kills.trial import DIFFERS, EQUAL, LOUD, SILENT, Outcome, finished, lost, result, table
+from kills.trial import DIFFERS, EQUAL, LOUD, MISSED, SILENT, Outcome, finished, lost, result, table
 from rich.progress import Progress
 from simulation.apps import settings
 
@@ -99,7 +100,7 @@ class Bench:
         self._unbroken: dict[str, Any] = {}  # what the run ends with, in a process
         self._unbroken_on_flower: dict[str, Any] = {}  # and there: with other threads it may round otherwise
         self._extent: in_process.Extent | None = None
-        self._flower_seconds = 0.0
+        self._marks: tuple[float, ...] = ()  # of the unbroken run on Flower
 
     def config(self, folder: Path, **changes: object) -> dict[str, Any]:
         """The run: six users, three rounds, one batch each."""
@@ -148,19 +149,24 @@ class Bench:
         return self._outcome(kind, at, before, folder, failed=again.failed, seconds=ended.seconds, line=again.line)
 
     def _kill_flower(self, kind: str, home: Path) -> Outcome:
-        if not self._flower_seconds:
+        if not self._marks:
             whole = on_flower.run("lamp7", self.config(home / "unbroken"))
             if whole.report is None:
                 raise ValueError(f"the unbroken run on Flower must complete, and it ended with: {whole.line}")
             self._unbroken_on_flower = result(whole.report.parent)
-            self._flower_seconds = whole.seconds
+            self._marks = whole.marks
         # The run, killed.
-        moment = self._draw.uniform(0, self._flower_seconds)
-        ended = on_flower.run("lamp7", self.config(home / "runs"), kind=kind, after=moment)
-        at = f"{moment:.1f} s after its greeting" if ended.hit else "after its end"
+        moment = self._draw.uniform(0, self._marks[-1])
+        lines = bisect(self._marks[:-1], moment) - 1  # those that an unbroken run has said by then
+        after = moment - self._marks[lines]
+        ended = on_flower.run("lamp7", self.config(home / "runs"), kind=kind, lines=lines, after=after)
+        at = f"{after:.1f} s after line {lines}"
         folders = [path for path in (home / "runs").glob("*") if path.is_dir()]
         folder = folders[0] if folders else None
         before = finished(folder)
+        if not ended.hit:
+            rounds, users = len(before.rounds), len(before.users)
+            return Outcome(kind, at, rounds, users, 0, 0, MISSED, round(ended.seconds, 2), ended.left, ended.line)
         if ended.report is not None:  # it went on by itself
             return self._outcome(
                 kind, at, before, ended.report.parent, failed=False, seconds=ended.seconds, left=ended.left

@@ -42,6 +42,7 @@ class Ended:
         left: processes and folders that it left behind, in words.
         hit: whether there was a process to kill.
         report: the path of its report; None where there is none.
+        marks: seconds from the greeting to each line from it on, and to the command's end.
     """
 
     code: int
@@ -50,16 +51,18 @@ class Ended:
     left: str
     hit: bool
     report: Path | None
+    marks: tuple[float, ...] = ()
 
 
-def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0) -> Ended:
+def run(app: str, config: Config, *, kind: str | None = None, lines: int = 0, after: float = 0.0) -> Ended:
     """A run of the app, one of whose processes is killed.
 
     Args:
         app: a folder of `sims/`.
         config: changes to its settings.
         kind: of `KINDS`; None: nothing is killed.
-        after: seconds from the run's greeting to the kill.
+        lines: how many lines after the run's greeting the kill waits for, so that a slow machine's is not too early.
+        after: seconds from then to the kill.
     """
     command = [sys.executable, str(SIMS / "run.py"), str(SIMS / app), "-c", words(config)]
     with leaving.held():
@@ -71,15 +74,17 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
             start_new_session=True,
             preexec_fn=leaving.with_parent,
         )
-    lines: list[str] = []
+    said: list[str] = []
+    marks: list[float] = []
     began = threading.Event()
 
     def listen() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
-                lines.append(line.strip())
-            if _BEGUN.match(line):
+                said.append(line.strip())
+            if marks or _BEGUN.match(line):
+                marks.append(time.monotonic())
                 began.set()
         began.set()
 
@@ -92,6 +97,9 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
             members |= family(process.pid)
         since = time.monotonic()
         if kind is not None:
+            while process.poll() is None and len(marks) <= lines:
+                members |= family(process.pid)
+                time.sleep(0.1)
             moment = time.monotonic() + after
             while process.poll() is None and time.monotonic() < moment:
                 members |= family(process.pid)
@@ -101,6 +109,7 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
         while process.poll() is None and time.monotonic() - since < patience:
             members |= family(process.pid)
             time.sleep(0.2)
+        ended = time.monotonic()
         while alive(members) and time.monotonic() - since < (WITHIN if hit else 20.0):
             time.sleep(0.2)
         seconds = time.monotonic() - since
@@ -110,9 +119,10 @@ def run(app: str, config: Config, *, kind: str | None = None, after: float = 0.0
         end({**members, **family(process.pid)})
     process.wait()
     listener.join(5)
-    last = lines[-1] if lines else ""
+    last = said[-1] if said else ""
     report = Path(last) if last.endswith("report.json") and Path(last).is_file() else None
-    return Ended(process.returncode, seconds, last, left, hit, report)
+    since_greeting = tuple(mark - marks[0] for mark in (*marks, ended)) if marks else ()
+    return Ended(process.returncode, seconds, last, left, hit, report, since_greeting)
 
 
 def _kill(kind: str, root: int, members: dict[int, str]) -> bool:
@@ -133,9 +143,18 @@ def _is(kind: str, pid: int) -> bool:
     return KINDS[kind] in words
 
 
+def _named(pid: int) -> str:
+    """What a process is called, the first words of its command line."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "gone since"
+    return " ".join(Path(word).name for word in words[:3])[:80]
+
+
 def _left(pid: int, members: dict[int, str], *, killed: bool) -> str:
     """What a command left behind; the home of one that was killed itself goes when the next one starts."""
     processes = alive(members)
-    words = [f"{len(processes)} processes"] if processes else []
+    words = [f"{len(processes)} processes ({', '.join(map(_named, processes))})"] if processes else []
     words += ["a folder"] if pid in homes().values() and not killed else []
     return ", ".join(words)

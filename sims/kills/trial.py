@@ -12,7 +12,7 @@ from rich.table import Table
 from fed.privacy.tensor_files import fingerprint, read_tensors
 from fed.privacy.vault import PERSONAL
 
-EQUAL, LOUD, DIFFERS, SILENT = "equal", "loud", "differs", "silent"
+EQUAL, LOUD, DIFFERS, SILENT, MISSED = "equal", "loud", "differs", "silent", "missed"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Outcome:
         at: when or where, in words.
         rounds, users: how many were finished then.
         lost_rounds, lost_users: how many of them were done again.
-        ended: "equal" to the unbroken run bit for bit; "loud", one line and a failed command; or "differs", "silent".
+        ended: "equal" to the unbroken run bit for bit; "loud", one line and a failed command; or "differs",
+            "silent"; "missed" where the run was over before it could be killed.
         seconds: from the kill to the end of the run that was killed.
         left: what it left behind: processes and folders, in words; empty where nothing.
         line: the last line that was said.
@@ -105,7 +106,7 @@ def table(outcomes: list[Outcome]) -> Table:
             str(len(those)),
             str(ends.count(EQUAL)),
             str(ends.count(LOUD)),
-            str(ends.count(DIFFERS) + ends.count(SILENT)),
+            str(len(ends) - ends.count(EQUAL) - ends.count(LOUD)),
             f"{sum(o.lost_rounds for o in those)}, {sum(o.lost_users for o in those)}",
             str(sum(bool(o.left) for o in those)),
             end_section=kind == kinds[-1],

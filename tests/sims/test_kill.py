@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 from kills import in_process, on_flower
-from kills.trial import EQUAL, LOUD, Finished, Outcome, finished, lost, table
+from kills.trial import EQUAL, LOUD, MISSED, Finished, Outcome, finished, lost, table
 from rich.console import Console
 from simulation.processes import family
 
@@ -38,8 +38,8 @@ def test_a_round_or_a_user_that_is_done_again_is_lost():
 
 @pytest.mark.parametrize(
     ("changes", "good"),
-    [({}, True), ({"ended": LOUD}, True), ({"ended": "differs"}, False), ({"lost_rounds": 1}, False),
-     ({"lost_users": 1}, False), ({"left": "2 processes"}, False)],
+    [({}, True), ({"ended": LOUD}, True), ({"ended": "differs"}, False), ({"ended": MISSED}, False),
+     ({"lost_rounds": 1}, False), ({"lost_users": 1}, False), ({"left": "2 processes"}, False)],
 )  # fmt: skip
 def test_a_kill_is_survived_where_nothing_is_lost_or_left_and_the_end_is_equal_or_loud(changes, good):
     fields = {"kind": "actor", "at": "1 s", "rounds": 1, "users": 0, "lost_rounds": 0, "lost_users": 0}
