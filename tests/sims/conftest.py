@@ -56,6 +56,9 @@ def painted() -> Callable[[Any, Path], list[Path]]:
         figure = Figure(layout="constrained")
         drawing.paint(figure)
         assert figure.axes and ", seed " in drawing.title
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            # Formulas are not read in our figures: a logarithmic axis of matplotlib's own would show its TeX.
+            assert not any("$" in label.get_text() for label in axis.get_ticklabels(which="both"))
         return [folder / f"{drawing.name}.png"]
 
     return save

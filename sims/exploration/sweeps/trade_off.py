@@ -13,7 +13,7 @@ from console.command import Parser, device_of
 from rich.console import Console
 from simulation.apps import parsed
 
-from exploration.figures import MARKERS, SERIES, Drawing, Table, grid, legend, number
+from exploration.figures import MARKERS, SERIES, Drawing, Table, grid, legend, logarithmic, number
 from exploration.options import caption, facts
 from exploration.sweeps import runs
 from fed.lamp.tasks import get_task
@@ -90,7 +90,7 @@ def drawings(result: dict[str, Any]) -> list[Drawing]:
     longest = max(point["training_seconds"] for point in result["points"]) or 1.0
 
     def paint(figure: Any) -> None:
-        panels = figure.subplots(len(tasks), 1, squeeze=False)[:, 0]
+        panels = figure.subplots(len(tasks), 1, squeeze=False, sharex=True)[:, 0]
         for axes, task in zip(panels, tasks, strict=True):
             for point in (p for p in _of(result, task) if p["percent"]):
                 colour, marker = looks[point["method"]]
@@ -99,11 +99,11 @@ def drawings(result: dict[str, Any]) -> list[Drawing]:
                 axes.scatter(
                     point["percent"], value, s=size, color=colour, marker=marker, alpha=0.8, label=point["method"]
                 )
-            axes.set_xscale("log")
+            logarithmic(axes)
             axes.set_title(task, fontsize=9, loc="left")
             axes.set_ylabel(runs.metric_label(_of(result, task)[0]["metric"]).replace(" (", "\n("), fontsize=8)
             grid(axes)
-        panels[-1].set_xlabel(f"% of parameters (logarithmic); area: training, largest {longest:.0f} s")
+        panels[-1].set_xlabel(f"% of parameters; area: training, largest {longest:.0f} s")
         legend(figure, 3)
 
     height = 1.2 + 1.9 * len(tasks)
