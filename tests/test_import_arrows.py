@@ -62,12 +62,14 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
     ],
     "sims": [
         {"console": set(), "corpora": set()},
-        {"simulation": {"console"}},
+        {"services": {"console"}},
+        {"simulation": {"console", "services"}},
         {
             "bench": {"console", "simulation"},
             "cells": {"console", "simulation"},
-            "farm": {"console", "simulation"},
+            "farm": {"console", "services", "simulation"},
             "job": {"console", "simulation"},
+            "keeping": {"console", "services", "simulation"},
             "kills": {"console", "simulation"},
         },
         {
@@ -78,8 +80,8 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         },
         {"averages": {"cells", "console", "exploration", "simulation"}},
         {COMMANDS: {
-            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "job", "kills",
-            "scores", "simulation",
+            "averages", "bench", "cells", "communication", "console", "corpora", "exploration", "farm", "job",
+            "keeping", "kills", "scores", "services", "simulation",
         }},
     ],
 }  # fmt: skip

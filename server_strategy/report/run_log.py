@@ -208,7 +208,8 @@ class RunLog:
         say(tables.render([arms, differences, tables.bytes_table(content)]))
         for sentence in (verdict.verdict(content)[0], *verdict.ceiling(content)):
             say(sentence)
-        say(f"report: {self._folder / 'report.json'}")
         if problems:
+            say(f"report, and no more: {self._folder / 'report.json'}")
             raise problems[0]
+        say(f"report: {self._folder / 'report.json'}")  # the last line of a run that is whole: `sims/run.py` ends on it
         return content

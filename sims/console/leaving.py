@@ -76,6 +76,7 @@ def child(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    stdin: int | None = None,
     stderr: int = subprocess.STDOUT,
     orderly: bool = False,
     new_session: bool = False,
@@ -90,6 +91,7 @@ def child(
         command: the program and its arguments.
         orderly: end it by SIGTERM, and give it the time to clean up, not by SIGKILL.
         env: its environment; None: this process's.
+        stdin: what it reads; None: what this process reads.
         stderr: where its errors go; into its output.
         new_session: out of reach of a signal to this command's whole group.
     """
@@ -99,6 +101,7 @@ def child(
             process = subprocess.Popen(
                 command,
                 text=True,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=env,

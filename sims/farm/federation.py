@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from services.flower_cli import flower_cli
 from simulation.apps import CHECKOUT, settings_of, spelled_out
-from simulation.superlink import final_status, stream_log
+from simulation.superlink import final_status, show_log
 
 from farm import network_namespaces
 from farm import traffic as device_traffic
@@ -113,10 +114,11 @@ def federate(farm: Farm, app: Path, overrides: list[str], settings: Settings, *,
     follow = Follow(list(farm.devices.values()))
     follow.start()
     try:
-        error = stream_log(farm.environment("server"), run_id, folder / "run.log", verbose)
+        with flower_cli(farm.environment("server")) as flower:
+            error, _ = show_log(flower.lines("log", run_id, "--stream"), folder / "run.log", verbose)
     finally:
         follow.finish()
-    while not (status := final_status(farm.environment("server"), run_id)).startswith("finished"):
+    while not (status := final_status(farm.flwr, run_id)).startswith("finished"):
         pass  # on a starved machine the log's stream breaks off; Flower's answers then say when the run has ended
     if status != "finished:completed":
         raise ValueError(

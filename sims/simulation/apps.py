@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flwr.common.config import parse_config_args
-
 if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: so it is imported where it is used
     from fed.settings.settings import Settings
 
@@ -47,6 +45,8 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: a word is no key=value, or a file cannot be read.
     """
+    from flwr.common.config import parse_config_args  # here: Flower is half a second in which a SuperLink can start
+
     changes: dict[str, Any] = {}
     for override in overrides:
         pairs = spelled_out(override)
@@ -58,6 +58,11 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"-c must be key=value pairs with texts in quotes, got {override!r}")
         changes |= settings
     return changes
+
+
+def federation_of(words: str) -> dict[str, Any]:
+    """Flower's federation config, as `--federation-config` takes it. Raises ValueError for what is no key=value."""
+    return parsed([words]) if words else {}
 
 
 def spelled_out(override: str) -> str:

@@ -88,6 +88,7 @@ def of_flower(environment: Mapping[str, str], home: Path | None) -> dict[str, st
     # Where the command is killed, Ray's agents wait so long for a Ray that is gone before they go too; Ray's own: 60.
     told.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     told.setdefault("PYTHONUNBUFFERED", "1")
+    told.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.05")  # seconds until a run that was given begins; not 1
     if home is not None:
         told |= {"FLWR_HOME": str(home), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
         if not has_cache(told):

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from services import ray_head
+
+from simulation.apps import federation_of, words
 from simulation.superlink import superlink
 from simulation.worker import Worker, worker
 
@@ -75,5 +78,7 @@ def seat(jobs: int, runtime: str) -> Iterator[Seat]:
         with worker(cores_of(jobs)) as process:
             yield Seat({}, worker=process)
         return
-    with superlink(own=True) as (environment, _):
-        yield Seat(environment, share(jobs))
+    federation = federation_of(share(jobs))
+    with superlink(own=True, ray=ray_head.for_ray(federation)) as link:
+        rest = ray_head.without_ray(federation) if link.has_ray else federation
+        yield Seat(link.environment, words(rest))

@@ -13,29 +13,48 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from simulation.processes import alive, family, offspring
+from simulation.processes import alive, families, offspring
 
 EVERY = 0.5  # seconds between looks
 GRACE = 10.0  # seconds that a run's log may go on after its simulation has ended
 _SIMULATION = b"flwr-simulation"  # the process of the ServerApp, of the simulated SuperNodes, and of Ray
 
 
+class Elsewhere:
+    """A process that is no child of this one, as far as a `Watch` needs it.
+
+    Args:
+        pid, since: it, and its start time, which tells it from a later process of its pid.
+    """
+
+    returncode = None  # which only its parent hears
+
+    def __init__(self, pid: int, since: str) -> None:
+        self.pid, self._since = pid, since
+
+    def poll(self) -> int | None:
+        """None while it runs."""
+        return None if alive({self.pid: self._since}) else 1
+
+
 class Watch(threading.Thread):
-    """Looks at a SuperLink's family until `finish`.
+    """Looks at a SuperLink's family, and those of what was started beside it, until `finish`.
 
     Args:
         process: the SuperLink.
 
     Attributes:
-        members: pid -> start time of all processes that have ever been in its family.
+        members: pid -> start time of all processes that have ever been in these families.
         lost: what was lost, in a few words; "" while nothing is.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Elsewhere) -> None:
         super().__init__(daemon=True)
         self._process, self._done = process, threading.Event()
         self._on_lost: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
+        self._beside: list[subprocess.Popen[bytes] | Elsewhere] = []
+        self._simulations: dict[int, str] = {}
         self.members: dict[int, str] = {}
         self.lost = ""
 
@@ -43,6 +62,20 @@ class Watch(threading.Thread):
     def pid(self) -> int:
         """The SuperLink's."""
         return self._process.pid
+
+    def add(self, beside: subprocess.Popen[bytes] | Elsewhere) -> None:
+        """Look at this process's family, too; whether it is lost is for its users to say."""
+        self._beside.append(beside)
+
+    @property
+    def pids(self) -> list[int]:
+        """The SuperLink's, and of what was started beside it."""
+        return [self.pid, *(process.pid for process in self._beside)]
+
+    @property
+    def simulations(self) -> list[int]:
+        """The simulations that run."""
+        return alive(dict(self._simulations))
 
     @property
     def superlink_lives(self) -> bool:
@@ -57,17 +90,16 @@ class Watch(threading.Thread):
             call()
 
     def run(self) -> None:
-        simulations: dict[int, str] = {}
         ended: float | None = None  # since when there is no simulation
         while not self._done.wait(EVERY):
-            household = family(self.pid)
+            household = families(self.pids)
             fresh = {pid: started for pid, started in household.items() if pid not in self.members}
             self.members |= household
-            simulations |= {pid: started for pid, started in fresh.items() if _SIMULATION in _command(pid)}
+            self._simulations |= {pid: started for pid, started in fresh.items() if _SIMULATION in _command(pid)}
             if not self.superlink_lives:
                 self._lose(f"the SuperLink was lost, it {_ended(self._process.returncode)}")
                 return
-            if not simulations or alive(simulations):
+            if not self._simulations or self.simulations:
                 ended = None
                 continue
             ended = ended or time.monotonic()
@@ -80,11 +112,13 @@ class Watch(threading.Thread):
         call()
 
     def finish(self) -> dict[int, str]:
-        """Stop looking; returns all members that were ever seen, orphans of the SuperLink's session included."""
+        """Stop looking; returns all members that were ever seen, orphans of their sessions included."""
         self._done.set()
         if self.is_alive():
             self.join()
-        return {**self.members, **family(self.pid), **offspring(self.pid)}
+        for process in (self._process, *self._beside):
+            process.poll()  # one that has ended is a child no longer
+        return {**self.members, **families(self.pids), **offspring(*self.pids)}
 
 
 def _command(pid: int) -> bytes:
@@ -96,6 +130,8 @@ def _command(pid: int) -> bytes:
 
 def _ended(code: int | None) -> str:
     """How a process ended, in words."""
+    if code is None:
+        return "ended"
     if code is not None and code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended with code {code}"

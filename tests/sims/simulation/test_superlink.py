@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from simulation.superlink import stream_log, superlink
+from simulation.superlink import show_log, superlink
 
 LINES = """\
 INFO :      Flower's own line
@@ -21,16 +21,23 @@ report: here
 
 
 def test_a_quoted_text_hides_neither_its_own_line_nor_a_later_one(tmp_path, capsys):
-    flwr = tmp_path / "flwr"
-    flwr.write_text(f"#!/bin/sh\ncat <<'END'\n{LINES}END\n")
-    flwr.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    error = stream_log(environment, "1", tmp_path / "run.log", verbose=False)
+    error, whole = show_log(LINES.splitlines(keepends=True), tmp_path / "run.log", verbose=False)
     shown = capsys.readouterr().out.splitlines()
     lines = LINES.splitlines()
-    assert error == ""
+    assert (error, whole) == ("", False)
     assert shown == [lines[1], lines[2], "stage 2, node 0: step 1/2", lines[5], lines[6]]
     assert (tmp_path / "run.log").read_text() == LINES
+
+
+def test_a_log_is_shown_up_to_the_runs_last_line_and_after_an_error_to_its_end(tmp_path):
+    lines = LINES.splitlines(keepends=True) + ["INFO :      Flower's own end\n"]
+    quoted = ["(ClientAppActor pid=7) report: here\n", "warning: report: here\n"]
+    assert show_log([*quoted, *lines], tmp_path / "run.log", verbose=False, until="report: here") == ("", True)
+    assert (tmp_path / "run.log").read_text() == "".join([*quoted, *lines[:-1]])
+    failed = ["error: the disk is full\n", *lines]
+    assert show_log(failed, tmp_path / "2.log", verbose=False, until="report: here") == (failed[0].strip(), False)
+    assert (tmp_path / "2.log").read_text() == "".join(failed)
+    assert show_log(lines[:3], tmp_path / "3.log", verbose=False, until="report: here") == ("", False)
 
 
 @pytest.mark.parametrize("users", [None, "file"])
@@ -41,7 +48,7 @@ def test_caches_that_were_a_runs_own_are_no_ones_after_it(tmp_path, monkeypatch,
     if users:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / users))
     before, start, within = os.environ.get("XDG_CACHE_HOME"), subprocess.Popen, []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, executable, **of: start(["sleep", "60"], **of))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, executable=None, **of: start(["sleep", "60"], **of))
 
     def look():
         within.append(Path(os.environ["XDG_CACHE_HOME"]))
