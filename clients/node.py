@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 from clients.collector import without_collector
 from clients.device.node_config import NodeConfig, NodeConfigError
@@ -23,7 +24,7 @@ from fed.base import model as base_model
 from fed.base.facts import Facts
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, tokenize
-from fed.lamp import submission
+from fed.lamp import cohorts, submission
 from fed.lamp.cohorts import Roster, Wording, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.own_history import open_history
 from fed.lamp.records import Corpus, open_corpus
@@ -232,14 +233,14 @@ class Node:
 
     def sizes(self) -> dict[str, list[list[object]]]:
         """What the server may know of the users: stage1 [user, items], stage2 [user, items, queries]."""
-        ones: list[list[object]] = []
-        twos: list[list[object]] = []
-        for user in self.roster.stage1:
-            ones.append([user, len(self._stage1_pairs(self.corpus.user(user)))])
-        for user in self.roster.stage2:
-            record = self.corpus.user(user)
-            twos.append([user, len(self._stage2_pairs(record)), len(self._test_pairs(record))])
-        return {"stage1": ones, "stage2": twos}
+        by, task, corpus = self._rows_by, self.task, self.corpus
+        rows: dict[str, Any] = {"cohorts": by.cohorts, "max_items": by.max_items, "held_out": by.held_out}
+        ones = [[user, cohorts.stage1_count(task, corpus, user, **rows)] for user in self.roster.stage1]
+        rows["max_queries"] = by.max_queries
+        return {
+            "stage1": ones,
+            "stage2": [[u, *cohorts.stage2_counts(task, corpus, u, **rows)] for u in self.roster.stage2],
+        }
 
 
 @lru_cache(maxsize=2)

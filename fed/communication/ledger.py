@@ -22,7 +22,7 @@ DIRECTIONS = ("down", "up")
 SIZES = ("payload", "record", "wire")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # eight a user and round: half the memory
 class Entry:
     """One message of one user. direction: down is server to client. Sizes in bytes."""
 

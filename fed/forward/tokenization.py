@@ -149,9 +149,9 @@ def _encode(text: str, tokenizer: Any, given: Worded, seam: int) -> _Tokens:
         after = next((i for i, one in enumerate(reversed(added)) if not one), 0)
     else:
         ids, starts, ends, before, after = _without_offsets(text, tokenizer, given, seam)
-    stop = len(ids) - after
-    inner = range(before, stop)
-    keep = [*range(before), *(i for i in inner if given.control or ids[i] != tokenizer.eos_token_id)]
+    inner = range(before, len(ids) - after)
+    end = tokenizer.eos_token_id  # once: looked up for every token, it takes longer than all the rest
+    keep = [*range(before), *(i for i in inner if given.control or ids[i] != end)]
     return _Tokens([ids[i] for i in keep], [starts[i] for i in keep], [ends[i] for i in keep], before)
 
 

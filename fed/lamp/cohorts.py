@@ -141,6 +141,41 @@ def test_pairs(
     return pairs[: max_queries or None]
 
 
+def stage1_count(
+    task: Task, corpus: Corpus, user_id: str, *, cohorts: str, max_items: int = 0, held_out: int = 0
+) -> int:
+    """How many pairs `stage1_pairs` has of a user; in the paper's cohorts by sizes alone, and no text is read.
+
+    Promise: as many as there are pairs (tests/fed/lamp/test_cohorts.py).
+    """
+    if cohorts != "paper":
+        user = corpus.user(user_id)
+        return len(stage1_pairs(task, user, cohorts=cohorts, max_items=max_items, held_out=held_out))
+    _, queries = corpus.sizes(user_id)
+    return min(queries, max_items or queries)
+
+
+def stage2_counts(
+    task: Task,
+    corpus: Corpus,
+    user_id: str,
+    *,
+    cohorts: str,
+    max_items: int = 0,
+    max_queries: int = 0,
+    held_out: int = 0,
+) -> tuple[int, int]:
+    """How many pairs `stage2_pairs` and `test_pairs` have of a user, as `stage1_count`; raises what they raise."""
+    items, queries = corpus.sizes(user_id)
+    if cohorts != "paper" or items < 2:
+        user = corpus.user(user_id)
+        tested = test_pairs(task, user, cohorts=cohorts, max_queries=max_queries, held_out=held_out)
+        return len(stage2_pairs(task, user, max_items=max_items, held_out=held_out)), len(tested)
+    trained = max(1, items - held_out)
+    asked = items - trained if held_out else queries
+    return min(trained, max_items or trained), min(asked, max_queries or asked)
+
+
 def _as_query(task: Task, item: Mapping[str, str]) -> Query:
     """A history item as a query: the instruction and its text; a bare tweet has none."""
     return Query(item["id"], f"{task.instruction}{task.source_of(item) or ''}", item[task.target_field])

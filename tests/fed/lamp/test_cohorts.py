@@ -222,3 +222,30 @@ def test_rows_are_put_in_the_words_that_are_handed_in():
     assert cohorts.stage2_pairs(HEADLINES, user, wording=Spoken()) == told
     assert cohorts.test_pairs(HEADLINES, user, cohorts="all", wording=Spoken())[0][1] == ("asked", "headline 0")
     assert cohorts.test_pairs(HEADLINES, user, cohorts="all", held_out=1, wording=Spoken())[0][1] == told[1]
+
+
+@given(
+    items=st.integers(1, 7),
+    queries=st.integers(1, 7),
+    max_items=st.integers(0, 8),
+    max_queries=st.integers(0, 8),
+    held_out=st.integers(0, 8),
+    cohort=st.sampled_from(["paper", "all"]),
+)
+def test_rows_are_as_many_as_are_counted_and_the_papers_cohorts_are_counted_without_a_text(
+    items, queries, max_items, max_queries, held_out, cohort
+):
+    user = tweet_user("u", items, queries)
+    told = corpus_of(TWEETS, [user], [user])
+    if cohort == "paper" and items > 1:
+        told = Corpus(TWEETS, "sizes alone", told.cohorts, told.sizes, lambda user_id: pytest.fail("a text was read"))
+    rows = {"cohorts": cohort, "held_out": held_out, "max_items": max_items}
+    assert cohorts.stage1_count(TWEETS, told, "u", **rows) == len(cohorts.stage1_pairs(TWEETS, user, **rows))
+    if held_out and items == 1:
+        with pytest.raises(ValueError, match="two items at least"):
+            cohorts.stage2_counts(TWEETS, told, "u", **rows, max_queries=max_queries)
+        return
+    trained = cohorts.stage2_pairs(TWEETS, user, max_items=max_items, held_out=held_out)
+    tested = cohorts.test_pairs(TWEETS, user, cohorts=cohort, max_queries=max_queries, held_out=held_out)
+    counted = cohorts.stage2_counts(TWEETS, told, "u", **rows, max_queries=max_queries)
+    assert counted == (len(trained), len(tested))
