@@ -6,6 +6,8 @@ simulation's clock, and those at work at the same time count once.
 
 from __future__ import annotations
 
+import math
+
 from flwr.app import RecordDict
 
 from server_strategy.screening.greeting import timing
@@ -30,10 +32,10 @@ class WorkTime:
         """Whether any client said when it was at work."""
         return bool(self._spans)
 
-    def seconds(self, since: float = 0.0) -> float:
-        """Seconds after `since` (as `time.time`) in which at least one client was at work."""
-        total, until = 0.0, since
+    def seconds(self, since: float = 0.0, until: float = math.inf) -> float:
+        """Seconds between `since` and `until` (as `time.time`) in which at least one client was at work."""
+        total, counted = 0.0, since
         for began, ended in sorted(self._spans):
-            total += max(0.0, ended - max(began, until))
-            until = max(until, ended)
+            total += max(0.0, min(ended, until) - max(began, counted))
+            counted = max(counted, ended)
         return total

@@ -50,7 +50,7 @@ def build(
     errors: list[dict[str, Any]] | None = None,
     stopped: str | None = None,
 ) -> dict[str, Any]:
-    """The report as a dict.
+    """The report as a dict; of a simulation the log adds `seconds.server`, what the server took of each phase.
 
     Args:
         settings: the run's.

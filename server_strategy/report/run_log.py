@@ -22,7 +22,7 @@ from typing import Any
 
 from fed import strict_json
 from fed.atomic_write import write_text
-from fed.communication.ledger import Entry, Ledger
+from fed.communication.ledger import PHASES, Entry, Ledger
 from fed.methods import Method
 from fed.methods.method import Tensors
 from fed.plain_text import plain
@@ -57,6 +57,7 @@ class RunLog:
         self._began = datetime.now(UTC)
         self._start = self._phase_start = time.monotonic()
         self._seconds: dict[str, float] = {}
+        self._server_seconds: dict[str, float] = {}
         self._federation: Federation | None = None
         self._rounds: list[dict[str, Any]] = []
         self._stage2_losses: list[dict[str, float]] = []
@@ -64,12 +65,17 @@ class RunLog:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What runs inside is this phase of the run; its seconds go into the report under this name."""
-        self._phase_start = time.monotonic()
+        """What runs inside is this phase of the run; its seconds go into the report under this name.
+
+        Those in which no client was at work are the server's: its own work, packing, messages and polling.
+        """
+        self._phase_start, since = time.monotonic(), time.time()
         try:
             yield
         finally:
             self._seconds[name] = time.monotonic() - self._phase_start
+            at_work = self.work.seconds(since, time.time())
+            self._server_seconds[name] = max(0.0, self._seconds[name] - at_work)
 
     def greet(self, federation: Federation) -> None:
         """Enter who takes part, on which base model, and say it."""
@@ -161,6 +167,20 @@ class RunLog:
         except Exception as defect:
             warn(f"the report of the run that ended early could not be written: {defect}")
 
+    def _server_part(self, reporting: float) -> dict[str, Any]:
+        """Seconds in which no client was at work, by phase; and their share of all since the greeting.
+
+        Args:
+            reporting: seconds that scores, intervals and ceilings took.
+        """
+        phases = {name: self._server_seconds[name] for name in PHASES if name in self._server_seconds}
+        seconds = {**phases, "report": reporting}
+        in_all = sum(self._seconds[name] for name in phases) + reporting
+        return {
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "share": round(sum(seconds.values()) / in_all, 4) if in_all else None,
+        }
+
     def write(
         self,
         method: Method,
@@ -184,6 +204,7 @@ class RunLog:
         seconds = {"total": time.monotonic() - self._start, **self._seconds}
         if self.work.known:
             seconds["clients"] = self.work.seconds()
+        building = time.monotonic()
         content = report.build(
             self._settings,
             method,
@@ -197,6 +218,8 @@ class RunLog:
             errors=self._errors,
             stopped=stopped,
         )
+        if self.work.known:
+            content["seconds"]["server"] = self._server_part(time.monotonic() - building)
         write_text(self._folder / "report.json", report.as_json(content))
         problems: list[OSError] = []
         for write, name in ((self.ledger.write_csv, "bytes.csv"), (partial(page.write_page, content), "report.html")):

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from flwr.app import MetricRecord, RecordDict
 
 from fed import methods
 from fed.base.skeleton import Skeleton
@@ -109,3 +110,22 @@ def test_report_json_is_there_where_a_file_after_it_cannot_be_written(settings, 
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"report, and no more: {tmp_path / 'report.json'}"
     assert f"report: {tmp_path / 'report.json'}" not in lines  # which `sims/run.py` takes for a run's good end
+
+
+def test_of_a_simulation_the_servers_part_of_each_phase_is_what_no_client_was_at_work_in(settings, log, federation):
+    method = methods.make(settings(), federation.skeleton)
+    with log.phase("greeting"):
+        time.sleep(0.05)
+    with log.phase("stage1"):
+        began = time.time()
+        time.sleep(0.2)
+        content = RecordDict({"timing": MetricRecord({"began": began - 5.0, "ended": began + 0.15})})
+        log.work.take(content)
+    with log.phase("evaluate"):
+        time.sleep(0.1)
+    server = log.write(method, {"cem": SUMS})["seconds"]["server"]
+    assert list(server["seconds"]) == ["stage1", "evaluate", "report"]
+    assert server["seconds"]["stage1"] == pytest.approx(log._seconds["stage1"] - 0.15, abs=0.01)
+    assert server["seconds"]["evaluate"] == pytest.approx(log._seconds["evaluate"], abs=0.01)
+    everything = log._seconds["stage1"] + log._seconds["evaluate"] + server["seconds"]["report"]
+    assert server["share"] == pytest.approx(sum(server["seconds"].values()) / everything, abs=0.001)
