@@ -6,6 +6,7 @@ Only the hand-out carries an array. Stage 2 and the evaluation send a fingerprin
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -96,7 +97,7 @@ def _numbers(reply: Message) -> dict[str, float]:
 def _by_arm(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
     arms: dict[str, dict[str, float]] = {}
     for key, value in flat.items():
-        arm, _, name = key.partition("/")
+        arm, _, name = map(sys.intern, key.partition("/"))  # one text for all users
         arms.setdefault(arm, {})[name] = value
     return arms
 

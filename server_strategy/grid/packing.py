@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +50,7 @@ def by_user(content: RecordDict, users: int, translation: Translation) -> dict[i
                 of_user: Any = records[_place(place_of, users)].setdefault(name, type(record)())
                 if type(of_user) is not type(record) or user_field in of_user:
                     raise Breach("a user's records must come once", shown(key))
-                of_user[user_field] = value
+                of_user[sys.intern(user_field)] = value  # one text for all users
     return records
 
 
