@@ -1,6 +1,8 @@
 """Users as nodes: what shares a message, what a user gets of its own, and that each counts as if alone."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -82,3 +84,21 @@ def test_a_user_with_an_edit_of_its_own_costs_what_it_would_cost_alone(grid):
     )
     together = [entry for entry in ledger.entries if entry.direction == "down" and entry.user == "bob"][-1]
     assert together == alone
+
+
+def test_what_a_node_sent_is_let_go_before_the_next_nodes_is_taken_apart(grid, monkeypatch):
+    users, nodes, _ = grid
+    alive, unpack = [], UserGrid._unpack
+
+    def answers(messages, *, timeout=None):
+        return list(Nodes.send_and_receive(nodes, messages))
+
+    def watched(self, reply, messages):
+        alive.append(weakref.ref(reply.content))
+        gc.collect()
+        assert [content() is not None for content in alive] == [False] * (len(alive) - 1) + [True]
+        return unpack(self, reply, messages)
+
+    monkeypatch.setattr(nodes, "send_and_receive", answers)
+    monkeypatch.setattr(UserGrid, "_unpack", watched)
+    assert len(users.send(list(HOSTS), RecordDict(), "train")) == 4 and len(alive) == 2
