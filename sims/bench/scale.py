@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from rich.table import Table
 from simulation.app_run import run
 
@@ -48,10 +49,14 @@ def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> di
     if len(report["users"]) != users:
         raise ValueError(f"{users} users must be tested, and {len(report['users'])} were")
     seconds = report["seconds"]
+    server = seconds.pop("server", {"seconds": {}, "share": None})
+    folder = finished.report.parent
     return {
         "users": users,
         "wall_seconds": wall,
         "seconds": seconds | {"around": seconds["total"] - sum(seconds[phase] for phase in PHASES)},
+        "server": server,
+        "file_bytes": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()},
         "user_round_seconds": seconds["total"] / (len(PHASES) * users),
         "peak_bytes": finished.measured_peak(),
         "git": report["git"],
@@ -66,9 +71,58 @@ def growth(sizes: Sequence[dict[str, Any]]) -> list[float]:
     ]
 
 
+def fit(sizes: Sequence[dict[str, Any]], seconds_of: Callable[[dict[str, Any]], float]) -> tuple[float, float] | None:
+    """(fixed, per_user) of seconds = fixed + per_user · users, by least squares of the relative errors.
+
+    None where fewer than two sizes say it. Start-up is fixed and users come on top of it, so a power through all sizes
+    alone would hide what one more user costs.
+    """
+    told = [(size["users"], seconds_of(size)) for size in sizes]
+    told = [(users, seconds) for users, seconds in told if seconds > 0]
+    if len({users for users, _ in told}) < 2:
+        return None
+    rows = np.array([[1 / seconds, users / seconds] for users, seconds in told])
+    fixed, per_user = np.linalg.lstsq(rows, np.ones(len(told)), rcond=None)[0]
+    return float(fixed), float(per_user)
+
+
+def power(sizes: Sequence[dict[str, Any]], seconds_of: Callable[[dict[str, Any]], float]) -> float | None:
+    """The exponent of users in what remains above the smallest size's seconds, over all larger sizes; None: too few.
+
+    1 is proportional to users, above it grows faster.
+    """
+    first = seconds_of(sizes[0]) if sizes else 0.0
+    told = [(math.log(size["users"]), math.log(seconds_of(size) - first)) for size in sizes if seconds_of(size) > first]
+    if len(told) < 2:
+        return None
+    users, seconds = np.array(told).T
+    return float(np.polyfit(users, seconds, 1)[0])
+
+
+def of_phase(name: str) -> Callable[[dict[str, Any]], float]:
+    """A phase's seconds of a size; "server" is the server's of all phases."""
+    if name == "server":
+        return lambda size: float(sum(size["server"]["seconds"].values()))
+    return lambda size: float(size["seconds"][name])
+
+
+def grown(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By phase what is fixed, what one more user costs in ms, and the power that it grows by; None: too few sizes."""
+    fits: dict[str, Any] = {}
+    for name in ("total", *PHASES, "around", "server"):
+        line = fit(sizes, of_phase(name))
+        fits[name] = {
+            "fixed_seconds": line and line[0],
+            "ms_a_user": line and 1000 * line[1],
+            "power": power(sizes, of_phase(name)),
+        }
+    return fits
+
+
 def table(sizes: Sequence[dict[str, Any]]) -> Table:
     made = Table(title="Cost against users", title_justify="left")
-    for name in ("users", "run, s", "stage 1", "stage 2", "evaluation", "around", "ms a user-round", "peak memory"):
+    names = ("users", "run, s", "stage 1", "stage 2", "evaluation", "around", "server", "ms a user-round")
+    for name in (*names, "peak memory"):
         made.add_column(name, justify="right")
     for size in sizes:
         seconds = size["seconds"]
@@ -76,9 +130,21 @@ def table(sizes: Sequence[dict[str, Any]]) -> Table:
             f"{size['users']:,}",
             f"{seconds['total']:.1f}",
             *(f"{seconds[phase]:.1f}" for phase in (*PHASES, "around")),
+            "–" if size["server"]["share"] is None else f"{size['server']['share']:.0%}",
             f"{1000 * size['user_round_seconds']:.1f}",
             f"{size['peak_bytes'] / 1e9:.2f} GB",
         )
+    return made
+
+
+def fits_table(sizes: Sequence[dict[str, Any]]) -> Table:
+    """`grown`, for people."""
+    made = Table(title="Seconds = fixed + users times a user's", title_justify="left")
+    for name in ("phase", "fixed, s", "ms a user", "power of users, above the smallest size"):
+        made.add_column(name, justify="left" if name == "phase" else "right")
+    for phase, of in grown(sizes).items():
+        numbers = ((of["fixed_seconds"], ".1f"), (of["ms_a_user"], ".2f"), (of["power"], ".2f"))
+        made.add_row(phase, *("–" if value is None else format(value, form) for value, form in numbers))
     return made
 
 
@@ -90,12 +156,13 @@ def plot(sizes: Sequence[dict[str, Any]], path: Path) -> None:
     users = [size["users"] for size in sizes]
     figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     labels = {"total": "whole run", "stage1": "stage 1", "stage2": "stage 2", "evaluate": "evaluation"}
-    for name, label in labels.items():
-        seconds = [size["seconds"][name] for size in sizes]
-        time_axis.loglog(users, seconds, "o-", label=label, lw=2.2 if name == "total" else 1.2)
-    last = sizes[-1]
-    linear = [last["seconds"]["total"] * n / last["users"] for n in users]
-    time_axis.loglog(users, linear, ":", color="gray", label="proportional to users")
+    for name, label in {**labels, "server": "server, of all phases"}.items():
+        shown = [(size["users"], seconds) for size in sizes if (seconds := of_phase(name)(size)) > 0]
+        if shown:
+            time_axis.loglog(*zip(*shown, strict=True), "o-", label=label, lw=2.2 if name == "total" else 1.2)
+    if line := fit(sizes, of_phase("total")):
+        label = f"{line[0]:.0f} s and {1000 * line[1]:.1f} ms a user"
+        time_axis.loglog(users, [line[0] + line[1] * n for n in users], ":", color="gray", label=label)
     time_axis.set(xlabel="users", ylabel="seconds", title="Time of a run")
     time_axis.legend(frameon=False)
     memory_axis.loglog(users, [size["peak_bytes"] / 1e9 for size in sizes], "s-", color="tab:red")

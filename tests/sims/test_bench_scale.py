@@ -14,6 +14,7 @@ def sized(users: int, seconds: float) -> dict:
         "users": users,
         "seconds": phases | {"total": seconds},
         "user_round_seconds": seconds / (3 * users),
+        "server": {"seconds": {"stage1": seconds / 8}, "share": 0.125},
         "peak_bytes": 1e9,
     }
 
@@ -21,6 +22,25 @@ def sized(users: int, seconds: float) -> dict:
 def test_the_exponent_is_one_where_cost_is_proportional_and_two_where_it_is_quadratic(script):
     bench = script("bench_scale")
     assert bench.growth([sized(10, 2.0), sized(100, 20.0), sized(1000, 2000.0)]) == pytest.approx([1.0, 2.0])
+
+
+def test_the_fit_finds_what_is_fixed_and_what_a_user_costs_and_the_power_of_what_grows(script):
+    fits = script("bench.scale").grown([sized(users, 12.0 + 0.004 * users) for users in (10, 100, 1000, 10_000)])
+    assert fits["total"]["fixed_seconds"] == pytest.approx(12.0) and fits["total"]["ms_a_user"] == pytest.approx(4.0)
+    assert fits["total"]["power"] == pytest.approx(1.0, abs=0.03)
+    assert fits["server"]["ms_a_user"] == pytest.approx(0.5)
+    squared = script("bench.scale").grown([sized(users, 12.0 + 1e-6 * users**2) for users in (10, 100, 1000, 10_000)])
+    assert squared["total"]["power"] == pytest.approx(2.0, abs=0.03)
+    assert script("bench.scale").grown([sized(10, 2.0)])["total"]["power"] is None
+
+
+def test_sizes_that_the_file_has_are_kept_and_another_file_is_refused(script, tmp_path):
+    file = tmp_path / "scale.json"
+    file.write_text(json.dumps({"runs": [sized(10, 2.0)]}))
+    assert script("bench_scale").kept(file) == [sized(10, 2.0)]
+    file.write_text("[]")
+    with pytest.raises(ValueError, match="must name a new file or one of bench_scale"):
+        script("bench_scale").kept(file)
 
 
 def test_the_plot_is_written_as_png_and_svg(script, tmp_path):
