@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +121,50 @@ def test_nothing_is_kept_that_nobody_uses_or_that_is_lost_or_whose_run_has_no_co
             return
     keeper.wait(at, link, leaders)
     assert time.monotonic() - began < 30
+
+
+LISTENS = """#!{python}
+import socket, sys, time
+words = " ".join(sys.argv).replace("=", " ").split()
+listening = socket.create_server(("127.0.0.1", int(words[words.index("--port") + 1])))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stand_ins(at, monkeypatch, tmp_path):
+    """A SuperLink and a Ray that listen and do nothing, beside a Python of this environment's libraries."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
+    for name in ("flower-superlink", "ray"):
+        (programs / name).write_text(LISTENS.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]))
+    monkeypatch.setattr(kept, "flower_cli", lambda environment: nullcontext(environment["FLWR_HOME"]))
+    yield
+    kept.stop(at)
+
+
+def test_a_keeper_has_one_superlink_for_run_after_run_until_one_is_cut_short_or_it_is_lost(at, stand_ins):
+    def run():
+        with kept.kept_superlink(ray={}, meanwhile=lambda: None) as link:
+            assert state.in_use(at) and state.read(at).lives and link.has_ray and not link.watch.lost
+            return state.read(at)
+
+    first = run()
+    home = Path(first.environment["FLWR_HOME"])
+    assert run() == first and home.is_dir()
+    with pytest.raises(KeyboardInterrupt), kept.kept_superlink(ray={}, meanwhile=lambda: None):
+        raise KeyboardInterrupt
+    assert alive(dict([first.keeper, *first.leaders])) == [] and not home.exists() and state.read(at) is None
+    second = run()
+    os.kill(second.leaders[0][0], signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while state.read(at) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive(dict(second.leaders)) == [] and not Path(second.environment["FLWR_HOME"]).exists()
 
 
 @pytest.mark.nightly
