@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,22 @@ def test_the_table_of_what_leaves_a_device_is_that_of_recorded_messages(recorded
 
 
 _PHASES = {entry.phase for entry in LEAVES}
+
+
+def test_the_readme_s_table_has_every_phase_and_names_every_number_with_its_precision():
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    rows = {cell[0]: cell[1] for cell in cells if len(cell) == 3 and cell[0] in _PHASES}
+    assert list(rows) == list(dict.fromkeys(entry.phase for entry in LEAVES))
+    for phase, says in rows.items():
+        entries = [entry for entry in LEAVES if entry.phase == phase]
+        assert re.findall(r"`([^`]+)`", says) == [entry.name.partition("/")[2] for entry in entries]
+        # As exactly as in clients/PRIVACY.md, which is compared with recorded messages.
+        kinds = {entry.kind for entry in entries}
+        assert ("exact" in says) is bool(kinds & {"fact", "edit"})
+        assert (f"counts from {STRICT.min_rows}:" in says) is ("count" in kinds)
+        assert (f"means to {STRICT.loss_step:g}" in says) is bool(kinds & {"loss", "score"})
+    assert STRICT.loss_step == STRICT.score_step
 
 
 def test_a_device_with_few_rows_trains_for_itself_and_nothing_of_it_leaves(recorded):
