@@ -25,9 +25,9 @@ from server_strategy.grid.actors import replace_dead_actors
 from server_strategy.grid.edits.broadcasts import Broadcasts
 from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.nodes import RunError, find_nodes
-from server_strategy.grid.reading import ReadingGrid
-from server_strategy.grid.supervised import SupervisedGrid
 from server_strategy.grid.user_grid import UserGrid
+from server_strategy.grid.wrapped.reading import ReadingGrid
+from server_strategy.grid.wrapped.supervised import SupervisedGrid
 from server_strategy.report.run_log import RunLog, say, warn
 from server_strategy.rounds import pooled
 from server_strategy.rounds.federate import federate

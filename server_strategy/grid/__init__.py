@@ -1,8 +1,7 @@
 """The SuperNodes as the server sees them: who they are, users shown as nodes, many users a message, bytes counted.
 
 nodes          wait until all are registered, ask each whom it hosts and what base it runs
-reading        replies off the network, read one by one: what breaks Flower's reader is one node's error
-supervised     a deadline over the whole run, and a second try where a node's process died
+wrapped/       Flower's Grid, wrapped: replies read one by one, a deadline, a second try for who died
 actors         in a simulation, Ray's actors that died are replaced
 hosts          of a Ray cluster: who they are, and whether all of them see the run's folder
 user_grid      a Grid whose nodes are users: stock strategies sample and average users

@@ -30,6 +30,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from server_strategy.grid.wrapped.wrapper import WrappedGrid
 from server_strategy.screening.breach import Breach, shown
 
 _HTTP = "flwr.superlink.grid.http_grid"  # loaded where the SuperNodes are processes, and nowhere else
@@ -61,11 +62,11 @@ class _Awaited:
     size: int = 0
 
 
-class ReadingGrid(Grid):
+class ReadingGrid(WrappedGrid):
     """A Grid that reads real SuperNodes' replies one by one; any other Grid's it hands on.
 
     Promise: whatever bytes a node sends, the other nodes' replies arrive, and its own is an error that says why, within
-    the memory that an honest reply may take (tests/server_strategy/grid/test_reading.py).
+    the memory that an honest reply may take (tests/server_strategy/grid/wrapped/test_reading.py).
 
     Args:
         grid: the SuperNodes.
@@ -75,29 +76,9 @@ class ReadingGrid(Grid):
     """
 
     def __init__(self, grid: Grid) -> None:
-        self._grid: Any = grid
+        super().__init__(grid)
         self._http: Any = sys.modules.get(_HTTP)
         self.numbers = 0
-
-    def set_run(self, run: Any) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self):  # type: ignore[no-untyped-def]
-        return self._grid.run
-
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self._grid.get_node_ids())
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        message: Message = self._grid.create_message(*args, **kwargs)
-        return message
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return list(self._grid.push_messages(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return list(self._grid.pull_messages(message_ids))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """As any Grid's: the replies that have come within `timeout` seconds; None: all."""
@@ -170,9 +151,7 @@ class ReadingGrid(Grid):
         """Ask the SuperLink about one reply. Raises Breach where it cannot serve it."""
         try:
             return getattr(self._grid._runtime_client, method)(request)
-        except (
-            self._http.httpx.HTTPStatusError
-        ) as error:  # of this reply's alone: a SuperLink that is gone says nothing
+        except self._http.httpx.HTTPStatusError as error:  # of this reply alone: a SuperLink that is gone says nothing
             raise Breach("the SuperLink must be able to hand a reply on", type(error).__name__) from None
 
     def _inflated(self, awaited: _Awaited) -> Message:

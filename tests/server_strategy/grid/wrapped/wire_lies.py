@@ -13,7 +13,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from tests.server_strategy.grid.superlink import Objects, SuperLink, made, name
+from tests.server_strategy.grid.wrapped.superlink import Objects, SuperLink, made, name
 
 Push = Callable[[SuperLink, Message, RecordDict], None]
 READ = "must be made as Flower makes messages"

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server_strategy.grid.nodes import RunError, answered
+from server_strategy.grid.wrapped.wrapper import WrappedGrid
 
 DIED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)  # an actor of a simulation; a device's process
 
 
-class SupervisedGrid(Grid):
+class SupervisedGrid(WrappedGrid):
     """A Grid that never waits past the run's deadline, and asks those whose process died once more.
 
     Promise: what is stopped and silent ends the run at its deadline; what died is asked again, once
-    (tests/server_strategy/grid/test_supervised.py).
+    (tests/server_strategy/grid/wrapped/test_supervised.py).
 
     Args:
         grid: the SuperNodes.
@@ -29,27 +29,9 @@ class SupervisedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, *, deadline: float, warn: Callable[[str], None]) -> None:
-        self._grid, self._seconds, self._warn = grid, deadline, warn
+        super().__init__(grid)
+        self._seconds, self._warn = deadline, warn
         self._ends = time.monotonic() + deadline if deadline else math.inf
-
-    def set_run(self, run: Any) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self):  # type: ignore[no-untyped-def]
-        return self._grid.run
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        return self._grid.create_message(*args, **kwargs)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """As any Grid's; `timeout` seconds at most, and never past the run's deadline.

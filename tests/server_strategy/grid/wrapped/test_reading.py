@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from server_strategy.grid import reading
-from server_strategy.grid.reading import ReadingGrid
+from server_strategy.grid.wrapped import reading
+from server_strategy.grid.wrapped.reading import ReadingGrid
 from server_strategy.report import page, report
 from server_strategy.run import run
-from tests.server_strategy.grid.superlink import SuperLink, made, name
-from tests.server_strategy.grid.wire_lies import EMPTY, HARMLESS, READ, READABLE, UNREADABLE, holding, pushed
+from tests.server_strategy.grid.wrapped.superlink import SuperLink, made, name
+from tests.server_strategy.grid.wrapped.wire_lies import EMPTY, HARMLESS, READ, READABLE, UNREADABLE, holding, pushed
 from tests.server_strategy.screening.canned import FOUR, USERS, Canned, written
 
 LIED = 1  # the liar's place among the nodes

@@ -11,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from simulation.in_process import InProcessGrid, simulated
 
 from server_strategy.grid.nodes import RunError, answered
-from server_strategy.grid.supervised import SupervisedGrid
+from server_strategy.grid.wrapped.supervised import SupervisedGrid
 
 
 class Nodes(InProcessGrid):
