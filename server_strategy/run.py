@@ -139,6 +139,7 @@ def train_collective(
     def keep(number: int, arrays: ArrayRecord, of_devices: dict[str, Any]) -> None:
         history.keep(number, translation.from_record(arrays), rows.pop() | of_devices, remembering)
 
+    # Training: in one place, or round by round.
     if settings.stage1 == "pooled":
         say("stage 1: pooled, central training on all users' rows; its bytes are those of the hand-out alone")
         remembering: list[object] = []
@@ -173,9 +174,10 @@ def train_collective(
             timeout=settings.reply_timeout or None,
             on_finished=keep,
         )
+    # The hand-out, of what users then have: on a narrow wire, what the changes lead to.
     testers.round = settings.stage1_rounds + 1
     arrays = testers.broadcast(testers.round, arrays)
-    if broadcasts:  # what users have of it
+    if broadcasts:
         log.keep_collective(method.whole(translation.from_record(arrays)))
     return personalization.hand_out(testers, testers.users, arrays, warn, method.whole)
 

@@ -91,6 +91,7 @@ def run(app: str, config: Config, *, kind: str | None = None, lines: int = 0, af
     listener = threading.Thread(target=listen, daemon=True)
     members: dict[int, str] = {}
     try:
+        # Until the run has greeted its nodes; then, where something is killed, so many lines and seconds more.
         listener.start()
         hit = False
         while process.poll() is None and not began.wait(0.2):
@@ -105,6 +106,7 @@ def run(app: str, config: Config, *, kind: str | None = None, lines: int = 0, af
                 members |= family(process.pid)
                 time.sleep(0.1)
             since, hit = time.monotonic(), _kill(kind, process.pid, members)
+        # Its end, and what is left of its processes after it.
         patience = WITHIN if hit and kind not in SURVIVES else 1200.0
         while process.poll() is None and time.monotonic() - since < patience:
             members |= family(process.pid)
