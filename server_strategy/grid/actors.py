@@ -90,7 +90,7 @@ def _mended(module: Any, pool: Any, suspect: Any, warn: Callable[[str], None]) -
     if dead:
         here = "all of them replaced" if len(replaced) == len(dead) else f"{len(replaced)} of them replaced"
         warn(
-            f"{len(dead)} actors of the simulation have died, {here}, and {pool.num_actors} go on; "
+            f"actors of the simulation that have died: {len(dead)}, {here}, going on: {pool.num_actors}; "
             "users whose message was lost are asked again"
         )
     if suspect in lives:

@@ -162,7 +162,7 @@ def test_two_hosts_without_a_shared_disk_are_refused_and_one_that_dies_costs_the
     assert cluster.run(config, heard, cut) == 0, "\n".join(heard)
     assert killed.is_set()
     assert [line for line in heard if line.startswith("Ray: 2 hosts, ")]
-    assert [line for line in heard if "actors of the simulation have died" in line and "and 1 go on" in line]
+    assert [line for line in heard if "actors of the simulation that have died" in line and "going on: 1" in line]
     report = json.loads(Path(heard[-1]).read_text())
     # Who was asked again did the same work: the run ends as one in a single process that nothing happened to.
     assert report["errors"] == []

@@ -87,7 +87,7 @@ def test_a_run_goes_on_by_itself_where_an_actor_is_killed_and_asks_its_users_aga
         assert ended.code == 0 and ended.report is not None and not ended.left, ended
         runs[kind] = json.loads(ended.report.read_text())
     log = (ended.report.parent / "run.log").read_text()
-    assert ended.hit and "1 actors of the simulation have died, all of them replaced" in log
+    assert ended.hit and "actors of the simulation that have died: 1, all of them replaced" in log
     assert "1 of 2 SuperNodes lost a process and are asked again" in log
     assert runs["actor"]["errors"] == [] and runs["actor"]["arms"] == runs[None]["arms"]
     assert [row["loss"] for row in runs["actor"]["rounds"]] == [row["loss"] for row in runs[None]["rounds"]]

@@ -99,8 +99,8 @@ def test_where_there_is_room_a_new_actor_takes_the_place_of_a_dead_one(pool_of):
     assert len(pool.pool) == pool.num_actors == 2 and alive in pool.pool and dead not in pool.pool
     assert asked(pool) == "reply"
     assert warnings == [
-        "1 actors of the simulation have died, all of them replaced, and 2 go on; users whose message was lost are "
-        "asked again"
+        "actors of the simulation that have died: 1, all of them replaced, going on: 2; users whose message was lost "
+        "are asked again"
     ]
 
 
@@ -109,7 +109,7 @@ def test_a_host_that_dies_takes_its_idle_actors_with_it_and_the_pool_shrinks(poo
     pool, warnings = pool_of(alive, Actor("dead"), Actor("dead"), room=1)
     assert asked(pool) is RayError
     assert pool.pool == [alive] and pool.num_actors == 1
-    assert "2 actors of the simulation have died, 0 of them replaced, and 1 go on" in warnings[0]
+    assert "actors of the simulation that have died: 2, 0 of them replaced, going on: 1" in warnings[0]
     assert [asked(pool) for _ in range(3)] == ["reply"] * 3
 
 
