@@ -1,5 +1,5 @@
 # make lamp7      install what a run needs, run the main job, wait, fail if the run failed
-# make lamp4 DATA=/path/to/data     the same on LaMP-4 data (lamp2n … lamp5)
+# make lamp4 DATA=/path/to/data     the same on LaMP-4 data; without DATA on made-up users (lamp2n … lamp5)
 # make test       the tests but those marked `nightly`        make nightly     those
 # make lint       ruff and mypy                               make setup       only install, everything, into .venv
 # make lock       pin what pyproject.toml asks for            make lock-check  do the pins resolve, on every Python?
@@ -34,7 +34,7 @@ lamp7: $(RUN)
 	$(BIN)/python sims/run.py sims/lamp7 $(ARGS)
 
 $(WITH_DATA): $(RUN)
-	$(BIN)/python sims/run.py sims/$@ $(if $(DATA),-c 'data="$(abspath $(DATA))"') $(ARGS)
+	$(BIN)/python sims/run.py sims/$@ -c 'data="$(if $(DATA),$(abspath $(DATA)),synthetic)"' $(ARGS)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 -m "not nightly" --durations=25
