@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from fed.lamp.user import Query
 
-MAX_WORDS = 768  # OPPU's get_first_k_tokens(text, 768)
+MAX_WORDS = 768  # as OPPU's get_first_k_tokens(text, 768), but see `cut_words`
 LONGEST_WORD = 64  # characters, on average over a text
 INPUT_FIELD = "input"  # of a profile item whose task's history holds answers alone, where it brings what it answers
 
@@ -108,6 +108,7 @@ class Task:
 def cut_words(text: str, limit: int = MAX_WORDS) -> str:
     """The first `limit` words of `text` by `split(" ")`; a shorter text comes back untouched.
 
+    OPPU's get_first_k_tokens splits by any white space and joins by one space, so that it changes shorter texts too.
     Of a text without spaces for that long (another script, or ten million letters in a row, which a tokenizer would
     take minutes for) the first `LONGEST_WORD` characters a word are as many as any row can hold.
     """

@@ -3,9 +3,13 @@
     score(q, D) = Σ_t∈q idf(t) · f(t, D) (k1 + 1) / (f(t, D) + k1 (1 − b + b |D| / avgdl))        k1 = 1.5, b = 0.75
     idf(t) = ln(N − n(t) + 0.5) − ln(n(t) + 0.5);  where that is negative: ε · mean idf, ε = 0.25
 
-These are `rank_bm25.BM25Okapi`'s, which LaMP and OPPU use, on tokens by `split(" ")`; its ranking, but that of equal
-scores the later item comes first (there it is left to an unstable sort). The term frequencies are weighed by `bm25s`.
-Its idf variants have no floor for negative ones, which short histories are full of, so the idf here is our own.
+These are `rank_bm25.BM25Okapi`'s, which LaMP and OPPU use; its ranking, but that of equal scores the later item comes
+first (there it is left to an unstable sort). What is compared is OPPU's (`fed.prompts.wording`): tokens by `split(" ")`
+of a history line that names its fields, and the task's question before the query's text. LaMP's own `rank_profiles.py`
+differs: tokens by any white space, the bare text as query, `{title} {text}` or the bare text as document.
+
+The term frequencies are weighed by `bm25s`. Its idf variants have no floor for negative ones, which short histories are
+full of, so the idf here is our own.
 """
 
 from __future__ import annotations
