@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fed.averages.entrywise import Edit
-from fed.averages.maps import inner_products_of_edits
 from fed.averages.svd import svd_mean
+from fed.edits.maps import inner_products_of_edits
 
 
 def geometric_weights(edits: Sequence[Edit], tolerance: float = 1e-12, steps: int = 2000) -> list[float]:

@@ -8,9 +8,9 @@
                 nearest to the median (El Mhamdi et al., 2018)
 
 Distances are those of affine maps, from inner products of factors. Coordinates are those in the principal axes of all
-clients' maps (`fed.averages.maps`): the factors' own entries differ with every client's orthogonal Q, and a d × d
-matrix is never formed. What is left is brought back to rank r as `svd` does. Every user counts alike: `num-examples` is
-a user's own word, and one that lies would be the mean by it.
+clients' maps (`fed.averages.principal_axes`): the factors' own entries differ with every client's orthogonal Q, and a
+d × d matrix is never formed. What is left is brought back to rank r as `svd` does. Every user counts alike:
+`num-examples` is a user's own word, and one that lies would be the mean by it.
 
 Shapes:  K clients · f of them expected to lie · r rank · d hidden size
 """
@@ -26,15 +26,15 @@ from torch import Tensor
 from fed.averages.entrywise import Edit
 from fed.averages.geometric_median import weiszfeld
 from fed.averages.lora_svd import lora_svd_mean, nearest_adapters
-from fed.averages.maps import (
+from fed.averages.principal_axes import in_principal_axes
+from fed.averages.svd import nearest_edit, stacked, svd_mean
+from fed.edits.maps import (
     Factors,
     factors_of_adapters,
     factors_of_edits,
-    in_principal_axes,
     inner_products_of_adapters,
     inner_products_of_edits,
 )
-from fed.averages.svd import nearest_edit, stacked, svd_mean
 
 # Replies that a mean needs where f of them lie: the condition under which its paper proves anything.
 NEEDS: dict[str, tuple[int, int]] = {

@@ -2,6 +2,7 @@
 
 stiefel        matrices with orthonormal rows: QR retraction, polar factor, Procrustes alignment
 loreft         the LoReFT edit, and a bank of many users' edits, stacked (U, L, r, d)
+maps           edits and adapters as maps: inner products and distances, whatever axes they are written in
 hooks          edits on decoder blocks for the length of a `with`, which leaves the model clean
 positions      which tokens are edited: all, all-f1 (all but the first), prompt, last, fN+lM, under any padding
 stack          layers of edits composed in order, each with its positions; which edit of each a row takes

@@ -1,12 +1,9 @@
 """What trained edits look like: as subspaces beside those of δ-vectors, and as functions beside each other.
 
 An edit adds Rᵀ((W − R) h + b): whatever it does lies in the r directions of R's rows. As a function it is the affine
-map M = Rᵀ(W − R), c = Rᵀb, the same for every orthogonal change of R's axes, so edits are compared by
-
-    ⟨φᵢ, φ_j⟩ = Σ_layers  tr(Mᵢᵀ M_j) + ⟨cᵢ, c_j⟩ = Σ_layers  ⟨ Rᵢ R_jᵀ , Dᵢ D_jᵀ + bᵢ b_jᵀ ⟩,     D = W − R
-
-which never leaves r × r. Principal angles θ_k between two subspaces have cosines that are the singular values of A Bᵀ,
-A and B orthonormal rows.
+map M = Rᵀ(W − R), c = Rᵀb, the same for every orthogonal change of R's axes, so edits are compared by the inner
+products of their maps (`fed.edits.maps`). Principal angles θ_k between two subspaces have cosines that are the singular
+values of A Bᵀ, A and B orthonormal rows.
 
 Shapes:  U users · L edited layers · r rank · d hidden size
 """
@@ -16,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
-from fed.exploration.spectrum import Array, energies
+from fed.edits.maps import inner_products_of_edits
+from fed.exploration.spectrum import Array
 
 Edit = Mapping[str, Array]  # R, W (L, r, d), b (L, r)
 
@@ -51,15 +50,10 @@ def share_within(vectors: Array, span: Array) -> float:
 
 
 def inner_products(edits: Sequence[Edit], others: Sequence[Edit] | None = None) -> Array:
-    """(U, U') inner products of edits as functions, with themselves or with others."""
-    others = edits if others is None else others
-    products = np.zeros((len(edits), len(others)))
-    for i, one in enumerate(edits):
-        for j, two in enumerate(others):
-            rows = np.einsum("lrd,lsd->lrs", one["R"], two["R"])
-            maps = np.einsum("lrd,lsd->lrs", one["W"] - one["R"], two["W"] - two["R"])
-            products[i, j] = (rows * (maps + one["b"][:, :, None] * two["b"][:, None, :])).sum()
-    return products
+    """(U, U') float64 inner products of edits as functions, with themselves or with others."""
+    everyone = [{name: torch.from_numpy(edit[name]) for name in ("R", "W", "b")} for edit in [*edits, *(others or ())]]
+    products: Array = inner_products_of_edits(everyone).numpy()
+    return products if others is None else products[: len(edits), len(edits) :]
 
 
 def function_distances(products: Array) -> Array:
@@ -73,8 +67,3 @@ def function_energies(products: Array) -> Array:
     users = len(products)
     centring = np.eye(users) - 1 / users
     return np.linalg.eigvalsh(centring @ products @ centring)[::-1].clip(min=0.0)
-
-
-def rows_energies(edits: Sequence[Edit], layer: int) -> Array:
-    """(min(U r, d),) squared singular values of all users' R rows of one layer, largest first."""
-    return energies(np.concatenate([edit["R"][layer] for edit in edits]))

@@ -6,9 +6,7 @@ Two sizes, and a user's has to be in bound by both:
               In any coordinates of R the same, so that no edit hides its size in them.
     entries   ‖θ − θ₀‖ of its numbers, which an average entry by entry sees.
 
-The map is never made: with M − M₀ = P Q of factors, ‖P Q‖² = tr((Pᵀ P)(Q Qᵀ)).
-
-Shapes:  L edited layers · r rank · d hidden size
+The map is never made (`fed.edits.maps`).
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
+
+from fed.edits.maps import distance_of_adapters, distance_of_edits, root
 
 Edit = Mapping[str, Tensor]
 
@@ -56,31 +55,9 @@ def sizes(edit: Edit, start: Edit) -> dict[str, float]:
     start = {name: tensor.double() for name, tensor in start.items()}
     found = {}
     if {"R", "W", "b"} <= edit.keys() and {"R", "W", "b"} <= start.keys():
-        found["map"] = _loreft(edit, start)
-    elif adapters := [name for name in edit if ".lora_A." in name and name.replace(".lora_A.", ".lora_B.") in edit]:
-        found["map"] = _lora(edit, start, adapters)
+        found["map"] = distance_of_edits(edit, start)
+    elif any(".lora_A." in name and name.replace(".lora_A.", ".lora_B.") in edit for name in edit):
+        found["map"] = distance_of_adapters(edit, start)
     if all(edit[name].shape == start[name].shape for name in edit if name in start):
-        found["entries"] = _root(sum(float((edit[name] - start[name]).square().sum()) for name in edit))
+        found["entries"] = root(sum(float((edit[name] - start[name]).square().sum()) for name in edit))
     return found
-
-
-def _loreft(edit: Edit, start: Edit) -> float:
-    P = torch.cat([edit["R"], start["R"]], dim=1)  # (L, 2 r, d), Pᵀ of the factors
-    Q = torch.cat([edit["W"] - edit["R"], start["R"] - start["W"]], dim=1)  # (L, 2 r, d)
-    c = (edit["b"].unsqueeze(-2) @ edit["R"] - start["b"].unsqueeze(-2) @ start["R"]).squeeze(-2)  # (L, d)
-    return _root(float(((P @ P.mT) * (Q @ Q.mT)).sum() + c.square().sum()))
-
-
-def _lora(edit: Edit, start: Edit, adapters: Sequence[str]) -> float:
-    square = 0.0
-    for name in adapters:
-        other = name.replace(".lora_A.", ".lora_B.")
-        P = torch.cat([edit[other], start[other]], dim=1)  # (out, 2 r)
-        Q = torch.cat([edit[name], -start[name]])  # (2 r, in)
-        square += float(((P.mT @ P) * (Q @ Q.mT)).sum())
-    return _root(square)
-
-
-def _root(square: float) -> float:
-    """Of a sum that rounding may have made negative; infinite where it overflowed."""
-    return math.sqrt(max(0.0, square)) if math.isfinite(square) else math.inf
