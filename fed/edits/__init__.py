@@ -6,6 +6,7 @@ maps           edits and adapters as maps: inner products and distances, whateve
 hooks          edits on decoder blocks for the length of a `with`, which leaves the model clean
 positions      which tokens are edited: all, all-f1 (all but the first), prompt, last, fN+lM, under any padding
 stack          layers of edits composed in order, each with its positions; which edit of each a row takes
+steering       directions as edits, added at decoding at any dose
 lora           PEFT's LoRA adapters on the shared base, one user's numbers at a time
 pyreft_files   a user's edits as files that pyreft loads
 easysteer_files   the same as EasySteer reads them, to be served by vLLM

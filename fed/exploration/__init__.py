@@ -6,5 +6,4 @@ collective_shift   the mean shift: its error, coordinate by coordinate and as a 
 neighbours         who is near to the mean shift and who is far, and how users write
 subspaces          angles between subspaces, and edits compared as functions
 clusters           users grouped by distances, and how well groups agree with known ones
-steering           shifts as edits that are added at decoding, at any dose
 """

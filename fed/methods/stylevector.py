@@ -8,7 +8,7 @@
 decoding, s is added from the prompt's last token on (`answer` in `fed.edits.positions`). s, (d,) numbers, is the user's
 private tensor; nothing is federated. A history without inputs (LaMP_7, bare rows) has one x for its tweets, the cue.
 
-h + α s is LoReFT's φ with one row R = s / ‖s‖, W = R and b = α ‖s‖, so the code that reads edits reads this one too.
+h + α s is an edit of one row (`fed.edits.steering`), so the code that reads edits reads this one too.
 
 Shapes:  d hidden size
 """
@@ -25,9 +25,8 @@ from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Reader
 from fed.base.model import BaseModel
 from fed.base.skeleton import Skeleton
-from fed.edits.loreft import EditBank, EditShape
-from fed.edits.positions import Positions
-from fed.edits.stack import BARE, Layer
+from fed.edits.stack import BARE
+from fed.edits.steering import steering
 from fed.forward.batching import Row, tokenize
 from fed.forward.hidden_states import last_token
 from fed.forward.tokenization import UNCUT
@@ -113,13 +112,6 @@ class StyleVector(Method):
         names = sorted(private)
         own = None
         if names:
-            edits = [self._edit(private[name][STYLE]) for name in names]
-            bank = EditBank.from_tensors(EditShape((self.layer,), 1, self.hidden_size), edits)
-            own = Layer(bank, Positions.parse("answer"))
+            directions = torch.stack([private[name][STYLE] for name in names])
+            own = steering(directions, (self.settings.style_strength,), self.layer)
         return EditReader(self, base, personal=own, names=names)
-
-    def _edit(self, s: Tensor) -> Tensors:
-        size = s.norm()
-        # No direction at all stays zero, and changes nothing.
-        R = torch.nn.functional.normalize(s, dim=0).view(1, 1, -1)
-        return {"R": R, "W": R.clone(), "b": (self.settings.style_strength * size).view(1, 1)}

@@ -27,7 +27,7 @@ from fed import methods
 from fed.answering.choice import Choice
 from fed.answering.evaluation import TestUser, losses_and_answers
 from fed.answering.reader import Question
-from fed.exploration.steering import steering
+from fed.edits.steering import steering
 from fed.forward.batching import tokenize
 from fed.lamp import metrics
 from fed.lamp.cohorts import test_pairs
@@ -136,7 +136,7 @@ def _curves(
     choice = None
     if settings.answer == "choice":
         choice = Choice.of(task, base.tokenizer, settings.max_length, settings.prompt_format)
-    shifts = steering(torch.from_numpy(directions), doses, looked_at.context.layer)
+    shifts = steering(torch.from_numpy(directions).float(), doses, looked_at.context.layer)
     names = [f"{user.user_id} {dose}" for user in users for dose in doses]
     reader = EditReader(methods.make(settings, base.skeleton), base, personal=shifts, names=names)
     per_token, score = np.zeros((2, len(users), len(doses)))

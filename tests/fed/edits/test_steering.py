@@ -7,7 +7,7 @@ from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.base.random_base import HIDDEN
 from fed.edits.stack import BARE, EditStack
-from fed.exploration.steering import steering
+from fed.edits.steering import steering
 from fed.forward.batching import Row
 
 ROW = Row((5, 6, 7, 8), (9, 10, 1))
@@ -15,7 +15,7 @@ ROW = Row((5, 6, 7, 8), (9, 10, 1))
 
 def test_a_dose_adds_so_much_of_the_direction_from_the_prompt_s_last_token_on(tiny64):
     s = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(0))
-    stack = EditStack(steering(s, (0.0, 0.5, -2.0), layer=1)).to(dtype=torch.float64)
+    stack = EditStack(steering(s, (0.0, 0.5, -2.0), block=1)).to(dtype=torch.float64)
 
     def by_hand(direction, dose):
         def add(_module, _inputs, h):
@@ -39,6 +39,6 @@ def test_a_dose_adds_so_much_of_the_direction_from_the_prompt_s_last_token_on(ti
 
 
 def test_no_direction_adds_nothing(tiny64):
-    stack = EditStack(steering(torch.zeros(1, HIDDEN), (1.0,), layer=1)).to(dtype=torch.float64)
+    stack = EditStack(steering(torch.zeros(1, HIDDEN), (1.0,), block=1)).to(dtype=torch.float64)
     (loss,), (bare,) = losses(tiny64, [EditedRow(ROW, (0,))], stack), losses(tiny64, [EditedRow(ROW)], BARE)
     assert loss.nll == pytest.approx(bare.nll)
