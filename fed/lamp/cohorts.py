@@ -132,7 +132,7 @@ def test_pairs(
         if len(user.profile) < 2:
             raise ValueError(f"held-out needs histories of two items at least, and that of {user.user_id!r} has one")
         items = user.profile[_trained_items(user, held_out) :]
-        pairs = [(_as_query(task, item), words.history_pair(item)) for item in items]
+        pairs = [(task.item_as_query(item), words.history_pair(item)) for item in items]
     else:
         queries = user.queries
         if cohorts == "all" and not task.has_inputs(user.profile):
@@ -174,8 +174,3 @@ def stage2_counts(
     trained = max(1, items - held_out)
     asked = items - trained if held_out else queries
     return min(trained, max_items or trained), min(asked, max_queries or asked)
-
-
-def _as_query(task: Task, item: Mapping[str, str]) -> Query:
-    """A history item as a query: the instruction and its text; a bare tweet has none."""
-    return Query(item["id"], f"{task.instruction}{task.source_of(item) or ''}", item[task.target_field])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fed.lamp.json_files.reader import read_records, read_whole
-from fed.lamp.parsing import Place, parse_user, read_field, read_id
+from fed.lamp.parsing import Place, parse_user, question_as_user, read_field, read_id
 from fed.lamp.tasks import TASKS, Task
 from fed.lamp.user import User
 
@@ -85,25 +85,18 @@ def read_users(cohort: Cohort, task: Task) -> Iterator[tuple[Place, User]]:
     for number, raw in read_records(cohort.users):
         place = Place(cohort.users, number)
         if cohort.lamp_layout:
-            raw = _question_as_user(raw, golds, cohort, place)
-            unasked.pop(raw["user_id"], None)
+            question_id = read_id(raw, "id", "a question", place)
+            if question_id not in golds:
+                rule = f"every question must have a gold in {cohort.golds.name if cohort.golds else 'its outputs'}"
+                raise replace(place, user_id=question_id).error(rule, "none", "add it or remove the question")
+            raw = question_as_user(raw, question_id, golds[question_id])
+            unasked.pop(question_id, None)
         else:
             _add_golds(raw.get("query"), golds)
         yield place, parse_user(raw, task, place, needs_queries=cohort.name == "test")
     if unasked and cohort.golds is not None:
         rule = f"every gold must have a question in {cohort.users.name}"
         raise Place(cohort.golds).error(rule, next(iter(unasked)), "add the question or remove the gold")
-
-
-def _question_as_user(raw: Any, golds: dict[str, Any], cohort: Cohort, place: Place) -> dict[str, Any]:
-    """LaMP's `{"id", "input", "profile"}` in OPPU's shape; what is missing stays missing."""
-    question_id = read_id(raw, "id", "a question", place)
-    if question_id not in golds:
-        rule = f"every question must have a gold in {cohort.golds.name if cohort.golds else 'its outputs'}"
-        raise replace(place, user_id=question_id).error(rule, "none", "add it or remove the question")
-    user, query = {"user_id": question_id}, {"id": question_id, "gold": golds[question_id]}
-    query |= {key: raw[key] for key in ("input",) if key in raw}
-    return user | {"query": [query]} | {key: raw[key] for key in ("profile",) if key in raw}
 
 
 def _add_golds(queries: object, golds: dict[str, Any]) -> None:

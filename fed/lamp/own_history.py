@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fed.lamp.json_files.reader import read_records
-from fed.lamp.parsing import Place, RecordError, parse_user
+from fed.lamp.parsing import Place, RecordError, parse_user, question_as_user
 from fed.lamp.records import Corpus
 from fed.lamp.tasks import Task
-from fed.lamp.user import Query, User
+from fed.lamp.user import User
 
 HELD_OUT = 5  # one item in so many, the latest
 READINGS, SECONDS_BETWEEN = 4, 0.05  # of a file that changes while it is read
@@ -127,20 +127,13 @@ def _record_of(path: Path, task: Task, user_id: str) -> _Read:
         if str(raw.get("user_id", raw.get("id"))) != user_id:
             continue
         if "user_id" not in raw:
-            raw = _question_as_user(raw)
+            gold = raw.get("gold", raw.get("output"))
+            raw = question_as_user(raw, raw["id"], gold) | ({"query": []} if gold is None else {})  # nothing to ask
         return parse_user({"query": [], **raw}, task, Place(path, number), needs_queries=False), []
     raise Place(path).error("a history in .json must hold a record of this device's user-id", "none", "add it")
-
-
-def _question_as_user(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """LaMP's question in OPPU's shape; without a gold it has nothing to ask."""
-    user = {key: raw[key] for key in ("profile",) if key in raw} | {"user_id": raw["id"]}
-    gold = raw.get("gold", raw.get("output"))
-    return user if gold is None else user | {"query": [{"id": raw["id"], "input": raw.get("input"), "gold": gold}]}
 
 
 def _hold_out(user: User, task: Task) -> User:
     count = len(user.profile) // HELD_OUT
     kept, held = user.profile[: len(user.profile) - count], user.profile[len(user.profile) - count :]
-    queries = tuple(Query(i["id"], f"{task.instruction}{task.source_of(i)}", i[task.target_field]) for i in held)
-    return User(user.user_id, kept, queries)
+    return User(user.user_id, kept, tuple(task.item_as_query(item) for item in held))

@@ -8,7 +8,7 @@ Absent on purpose: fields that no method reads (dates, a news item's title in La
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ def parse_user(raw: object, task: Task, place: Place, *, needs_queries: bool, ne
     queries = tuple(_parse_query(query, task, place, f"query {n}") for n, query in enumerate(asked, 1))
     _check_unique((query.id for query in queries), "query", place)
     return User(user_id, profile, queries)
+
+
+def question_as_user(raw: Mapping[str, Any], question_id: object, gold: object) -> dict[str, Any]:
+    """LaMP's question `{"id", "input", "profile"}` and its gold in OPPU's shape; what is missing stays missing."""
+    query = {"id": question_id, "gold": gold} | {key: raw[key] for key in ("input",) if key in raw}
+    return {"user_id": question_id, "query": [query]} | {key: raw[key] for key in ("profile",) if key in raw}
 
 
 def parse_item(raw: object, task: Task, place: Place, owner: str) -> dict[str, str]:

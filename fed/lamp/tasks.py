@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from fed.lamp.user import Query
+from fed.lamp.user import Query
 
 MAX_WORDS = 768  # as OPPU's get_first_k_tokens(text, 768), but see `cut_words`
 LONGEST_WORD = 64  # characters, on average over a text
@@ -97,6 +96,10 @@ class Task:
         if source is None:
             return Pair(f"{self.cue}:", completion)
         return Pair(f"{self.instruction}{cut_words(source)}\n{self.cue}:", completion)
+
+    def item_as_query(self, item: Mapping[str, str]) -> Query:
+        """A profile item asked as a query: the instruction and its text; a bare tweet has no text."""
+        return Query(item["id"], f"{self.instruction}{self.source_of(item) or ''}", item[self.target_field])
 
     def has_inputs(self, history: Sequence[Mapping[str, str]]) -> bool:
         """Whether every one of these profile items says what it answers, so that it can be asked as a query is."""
