@@ -20,6 +20,7 @@ from fed.answering.evaluation import ARMS, evaluate, swap_partners
 from fed.communication.on_device import OnDevice
 from fed.lamp import rouge_words
 from fed.methods import UserRows
+from fed.methods.method import Tensors
 
 app = ClientApp()
 
@@ -167,18 +168,25 @@ def stage2(message: Message, node: Node) -> RecordDict:
             user_rows = [node.with_own_edit(rows, before_round=sys.maxsize) for rows in user_rows]
         progress = Progress(f"stage 2, node {node.part}, {said(portion, users)}")
         trained_users = method.train_private(node.base, shared, user_rows, progress=progress.step)
+        edits: dict[int, tuple[Tensors, host.Numbers]] = {}
         for place, rows, trained in zip(portion, user_rows, trained_users, strict=True):
             if place in done:
                 continue
             if trained.result.error:
-                problem = host.TrainingError(trained.result.error)
-                host.put_failure(reply, place, problem, device=not node.is_simulated)
+                diverged = host.TrainingError(trained.result.error)
+                host.put_failure(reply, place, diverged, device=not node.is_simulated)
                 continue
             epochs = trained.result.epoch_losses(node.settings.stage2_epochs)
-            numbers = {"num-examples": len(rows.rows), "steps": trained.result.steps}
+            numbers: host.Numbers = {"num-examples": len(rows.rows), "steps": trained.result.steps}
             numbers |= {f"epoch-{i + 1}": loss for i, loss in enumerate(epochs)}
-            with host.failing_alone(reply, place, device=not node.is_simulated):
-                node.of_run.write(users[place], trained.tensors, base=base, collective=collective, numbers=numbers)
+            edits[place] = trained.tensors, numbers
+        # Into the vault, the portion's users together.
+        of_users = {users[place]: edit for place, edit in edits.items()}
+        problems = node.of_run.write(of_users, base=base, collective=collective)
+        for place, (_, numbers) in edits.items():
+            if problem := problems.get(users[place]):
+                host.put_failure(reply, place, problem, device=not node.is_simulated)
+            else:
                 host.put_metrics(reply, place, numbers)
     return reply
 

@@ -29,6 +29,7 @@ from fed.privacy.tensor_files import VaultError
 from fed.settings.rules import SettingsError
 
 ERROR_CODE = 100  # outside Flower's own codes
+Numbers = dict[str, int | float]
 AT_MOST = 4 << 20  # bytes of users' arrays in one; a single user's may be larger
 _RULES: dict[type[Exception], str] = {
     BaseModelError: "base-model must be one that the device can load",
@@ -58,7 +59,7 @@ def refusal_of(message: Message) -> str:
     return plain(str(record["reason"])) if record and "reason" in record else "no reason was given"
 
 
-def put_metrics(content: RecordDict, place: int, values: dict[str, int | float]) -> None:
+def put_metrics(content: RecordDict, place: int, values: Numbers) -> None:
     """Numbers of the user at `place`."""
     content[f"{place}/metrics"] = MetricRecord(dict(values))
 

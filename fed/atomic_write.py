@@ -1,20 +1,26 @@
 """Files written beside and renamed: a reader sees the old file or the whole new one, never half.
 
-No fsync: files that must outlive a loss of power, or be wiped where writing fails, are `fed.privacy.tensor_files`'.
-Here is how to ask for it where a file system may have none.
+`writing` syncs nothing: files that must outlive a loss of power, or be wiped where writing fails, are
+`fed.privacy.tensor_files`'. Here is how to ask for it where a file system may have none, and for many files at once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
 # What fsync says where a file system has none, for folders (CIFS, some FUSE mounts) or files. A real failure is EIO.
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS}
+
+TOGETHER = 8  # files
 
 
 def sync(descriptor: int) -> None:
@@ -28,14 +34,64 @@ def sync(descriptor: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a folder's entries (a rename, an unlink) survive a power cut, where it can be opened and synced."""
+    for problem in sync_folders([folder]).values():
+        raise problem
+
+
+def sync_folders(folders: Sequence[Path]) -> dict[Path, OSError]:
+    """The same of many, together; returns why some cannot be synced."""
+    opened: dict[int, Path] = {}
+    problems: dict[Path, OSError] = {}
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # of one that may be written to and not read; Windows opens none
-        return
-    try:
-        sync(descriptor)
+        for folder in folders:
+            try:
+                opened[os.open(folder, os.O_RDONLY)] = folder
+            except PermissionError:  # of one that may be written to and not read; Windows opens none
+                continue
+            except OSError as problem:
+                problems[folder] = problem
+        return problems | {opened[descriptor]: problem for descriptor, problem in sync_together(list(opened)).items()}
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def sync_together(descriptors: Sequence[int]) -> dict[int, OSError]:
+    """Many files down to the disk; returns why some are not.
+
+    From `TOGETHER` files on by one call a file system where Linux has it, which waits for everything on it: each call
+    waits for the disk, some milliseconds, and a call a file adds up.
+    """
+    if len(descriptors) >= TOGETHER and (sync_file_system := _syncfs()) is not None:
+        with suppress(OSError):  # which file it is about, each says for itself
+            for descriptor in {os.fstat(descriptor).st_dev: descriptor for descriptor in descriptors}.values():
+                sync_file_system(descriptor)
+            return {}
+    problems = {}
+    for descriptor in descriptors:
+        try:
+            sync(descriptor)
+        except OSError as problem:
+            problems[descriptor] = problem
+    return problems
+
+
+@lru_cache(maxsize=1)
+def _syncfs() -> Callable[[int], None] | None:
+    """syncfs(2), which says what failed from Linux 5.8 on; None elsewhere."""
+    kernel = re.match(r"(\d+)\.(\d+)", platform.release())
+    if platform.system() != "Linux" or kernel is None or (int(kernel[1]), int(kernel[2])) < (5, 8):
+        return None
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        return None
+
+    def sync_file_system(descriptor: int) -> None:
+        if call(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    return sync_file_system
 
 
 def beside(path: Path) -> Path:

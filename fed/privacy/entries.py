@@ -20,6 +20,7 @@ from fed.privacy.sealed import SealError
 from fed.privacy.tensor_files import VaultError, decode, read_file
 from fed.privacy.wipe import wipe
 
+FORMAT = "2"  # 1 had no checksum over the header
 PERSONAL, SEALED = "personal.safetensors", "personal.vault"
 _BUILDING = re.compile(r"\.personal\.(?:[a-z0-9-]+\.)?(?:safetensors|vault)\.(\d+)")  # ends in the writer's process id
 
@@ -28,6 +29,11 @@ def use_of(header: Mapping[str, str]) -> str:
     """The name of what an entry is for: 10 hex digits over its method, its task and its collective edit."""
     text = json.dumps([*_kind(header), header.get("collective")])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def checksum(header: Mapping[str, str]) -> str:
+    """16 hex digits over a header without its own."""
+    return hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_for(header: Mapping[str, str], method: str | None, task: str | None) -> bool:

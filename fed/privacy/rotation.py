@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fed.privacy import sealed
-from fed.privacy.erasing import user_folders
 from fed.privacy.sealed import SealError, Secret
 from fed.privacy.tensor_files import VaultError, read_file, write_file
+from fed.privacy.wipe import user_folders
 
 
 def rotate(root: Path, old: Secret, new: Secret) -> int:

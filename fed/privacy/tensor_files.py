@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fed.atomic_write import beside, raise_naming, sync, sync_folder
+from fed.atomic_write import beside, raise_naming, sync_folders, sync_together
 from fed.privacy.wipe import overwrite, wipe
 
 
@@ -64,28 +64,106 @@ def read_file(path: Path) -> bytes:
 
 def write_file(path: Path, body: bytes, *, private: bool = False) -> None:
     """Write a file by rename, mode 0600; private: overwrite the version that it replaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = beside(path)
-    descriptor = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-            file.flush()
-            sync(file.fileno())
-        replaces = private and path.is_file() and not path.is_symlink()
-        before = os.open(path, os.O_WRONLY | os.O_NOFOLLOW) if replaces else None
+    with WrittenTogether(private=private) as together:
+        together.add(path, body)
+        for problem in together.finish().values():
+            raise problem
+
+
+class WrittenTogether:
+    """Files that are written one after the other and wait for the disk once, together: by rename, mode 0600.
+
+        with WrittenTogether() as together:
+            for path, body in …:
+                together.add(path, body)
+            problems = together.finish()
+
+    Of many files the disk is asked twice, once for all contents and once for all names (`atomic_write.sync_together`).
+
+    Promise: at each path stands the old file or the new one, whole, whenever the process or the machine ends; after
+    `finish` the new one is on the disk (tests/fed/privacy/test_written_together.py).
+
+    Args:
+        private: overwrite the versions that are replaced.
+    """
+
+    def __init__(self, *, private: bool = False) -> None:
+        self._private = private
+        self._building: dict[Path, int] = {}  # path -> descriptor of the file that is built beside it
+
+    def __enter__(self) -> WrittenTogether:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in list(self._building):
+            self._drop(path)
+
+    def add(self, path: Path, body: bytes) -> None:
+        """Build one more file; a path comes once. Raises OSError, and nothing is left of that file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = beside(path)
+        descriptor = self._building[path] = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.replace(building, path)
-            sync_folder(path.parent)
-            if before is not None:
-                overwrite(before)
+            left = memoryview(body)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        except BaseException as problem:
+            self._drop(path)
+            if isinstance(problem, OSError):
+                raise_naming(problem, path, building)
+            raise
+
+    def finish(self) -> dict[Path, OSError]:
+        """Put all of them in place, down to the disk; returns why some are not. Raises nothing that a file fails by."""
+        problems: dict[Path, OSError] = {}
+        in_place: dict[Path, list[Path]] = {}  # folder -> files whose names need it on the disk
+        replaced: dict[Path, int] = {}  # path -> descriptor of the private version that has lost its name
+        try:
+            # The contents, before a name points to any of them.
+            paths = {descriptor: path for path, descriptor in self._building.items()}
+            for descriptor, problem in sync_together(list(paths)).items():
+                with self._failing_alone(paths[descriptor], problems):
+                    raise problem
+            for path in list(self._building):
+                with self._failing_alone(path, problems):
+                    # A file's first version may be in a folder that is new.
+                    folders = [path.parent] if path.exists() else [path.parent, path.parent.parent]
+                    if self._private and path.is_file() and not path.is_symlink():
+                        replaced[path] = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+                    os.replace(beside(path), path)
+                    os.close(self._building.pop(path))
+                    for folder in folders:
+                        in_place.setdefault(folder, []).append(path)
+            # The names, each folder once.
+            for folder, problem in sync_folders(list(in_place)).items():
+                problems |= dict.fromkeys(in_place[folder], problem)
+            for path, descriptor in replaced.items():
+                with self._failing_alone(path, problems):
+                    if path not in problems:
+                        overwrite(descriptor)
         finally:
-            if before is not None:
-                os.close(before)
-    except BaseException as problem:
+            for descriptor in replaced.values():
+                os.close(descriptor)
+        return problems
+
+    @contextmanager
+    def _failing_alone(self, path: Path, problems: dict[Path, OSError]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            self._drop(path)
+            try:
+                raise_naming(problem, path, beside(path))
+            except OSError as named:
+                problems[path] = named
+
+    def _drop(self, path: Path) -> None:
+        """Wipe the file that is built for a path, where there is one."""
+        descriptor = self._building.pop(path, None)
+        if descriptor is None:
+            return
+        building = beside(path)
+        os.close(descriptor)
         with suppress(OSError):
             wipe(building)
         building.unlink(missing_ok=True)
-        if isinstance(problem, OSError):
-            raise_naming(problem, path, building)
-        raise

@@ -14,9 +14,7 @@ above; when another use is written, it becomes `personal.entry-<use>.…` and st
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,28 +23,24 @@ from torch import Tensor
 
 from fed.privacy import entries, sealed
 from fed.privacy.collectives import NO_COLLECTIVE, Collectives
-from fed.privacy.entries import PERSONAL, SEALED, use_of
-from fed.privacy.erasing import erase_everything, user_folders
+from fed.privacy.entries import FORMAT, PERSONAL, SEALED, checksum, use_of
 from fed.privacy.sealed import SealError, Secret
-from fed.privacy.tensor_files import VaultError, decode, encode, fingerprint, read_file, write_file
-from fed.privacy.user_files import UserFiles
-from fed.privacy.versions import VERSION
-from fed.privacy.wipe import wipe, wipe_folder
+from fed.privacy.tensor_files import VaultError, decode, fingerprint, read_file
+from fed.privacy.wipe import erase_everything, user_folders, wipe, wipe_folder
+from fed.privacy.writing import WrittenEntries
 
 __all__ = ["NO_COLLECTIVE", "PERSONAL", "SEALED", "Entry", "Vault"]
-
-FORMAT = "2"  # 1 had no checksum over the header
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a vault holds of one user. header: see `Vault.write`."""
+    """What a vault holds of one user. header: see `WrittenEntries.write`."""
 
     tensors: dict[str, Tensor]
     header: dict[str, str]
 
 
-class Vault(UserFiles):
+class Vault(WrittenEntries):
     """The private tensors of the users that one device or one simulated SuperNode hosts.
 
     Args:
@@ -78,40 +72,6 @@ class Vault(UserFiles):
         """The names of users' folders whose entries cannot be read, sorted."""
         folders = user_folders(self.root)
         return [folder.name for folder in folders if entries.files(folder) and not any(entries.headers(folder))]
-
-    def write(
-        self, user_id: str, tensors: Mapping[str, Tensor], *, base: str, collective: str, settings: str, done: str = ""
-    ) -> None:
-        """Keep a user's private edit. base, collective: fingerprints; settings: JSON of what it was trained with; done:
-        of which run it is (`fed.resuming.of_run`)."""
-        header = {
-            "format": FORMAT,
-            "user_id": user_id,
-            "base": base,
-            "collective": collective,
-            "settings": settings,
-            "values": fingerprint(tensors),
-        }
-        folder, use = self.own_folder(user_id), use_of(header)
-        path, other = (folder / name for name in ((SEALED, PERSONAL) if self._secret else (PERSONAL, SEALED)))
-        # The last entry goes under its use's name, where that is another.
-        before = entries.header_or_none(path) or {}
-        if before.get("user_id") == user_id and use_of(before) != use:
-            os.replace(path, entries.aside(path, before))
-        # The new one; where it is sealed, with the next number.
-        version = self._next(user_id, before)
-        if version:
-            header[VERSION] = str(version)
-        header |= {"done": done} if done else {}
-        header["checksum"] = _checksum(header)
-        body = encode(tensors, header)
-        write_file(path, sealed.seal(body, header, self._secret) if self._secret else body, private=True)
-        self._record(user_id, use, version)
-        # What it replaces: a file of the same use, those of the other kind, and what a killed process left.
-        wipe(entries.aside(path, header))
-        for replaced in (other, *(older for older in entries.older_files(folder) if older.suffix == other.suffix)):
-            wipe(replaced)
-        entries.wipe_left_over(folder)
 
     def open(self, user_id: str) -> Entry:
         """The last entry of a user, checked. Raises VaultError, also for the wrong secret."""
@@ -219,7 +179,7 @@ class Vault(UserFiles):
         for key, value in (("format", FORMAT), ("user_id", user_id)):
             if header.get(key) != value:
                 raise VaultError(f"{who} has {key} {header.get(key)!r}, this run needs {value!r}")
-        if header.pop("checksum", "") != _checksum(header):
+        if header.pop("checksum", "") != checksum(header):
             raise VaultError(f"{who} is damaged: the checksum of its header is another")
         if header.get("values") != fingerprint(tensors):
             raise VaultError(f"{who} is damaged: its fingerprint is another")
@@ -239,7 +199,3 @@ class Vault(UserFiles):
             return 0
         found = (header for folder in user_folders(self.root) for _, header in entries.headers(folder))
         return self._collectives.keep_only({*needed, *(header.get("collective", "") for header in found)})
-
-
-def _checksum(header: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode()).hexdigest()[:16]

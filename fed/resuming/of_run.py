@@ -45,11 +45,20 @@ class OfRun:
         return holding(self.vault.root, self.run)
 
     def write(
-        self, user_id: str, tensors: Mapping[str, Tensor], *, base: str, collective: str, numbers: Numbers
-    ) -> None:
-        """Keep a user's private edit, as `Vault.write`, and with it what its training did."""
-        done = json.dumps({"run": self.run, "deciding": self.deciding, "numbers": numbers}, sort_keys=True)
-        self.vault.write(user_id, tensors, base=base, collective=collective, settings=self.settings, done=done)
+        self, edits: Mapping[str, tuple[Mapping[str, Tensor], Numbers]], *, base: str, collective: str
+    ) -> dict[str, OSError | VaultError]:
+        """Keep users' private edits, and with each what its training did; returns why some are not kept.
+
+        Args:
+            edits: user -> (tensors, numbers).
+            base, collective: fingerprints of what they were trained on.
+        """
+        of_run = {"run": self.run, "deciding": self.deciding}
+        marked = {
+            user_id: (tensors, json.dumps(of_run | {"numbers": numbers}, sort_keys=True))
+            for user_id, (tensors, numbers) in edits.items()
+        }
+        return self.vault.write_all(marked, base=base, collective=collective, settings=self.settings)
 
     def done(self, user_id: str, *, base: str, collective: str) -> Numbers | None:
         """What the training of the user's private edit did; None where this run has not trained it, or it is damaged.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fed.privacy import vault as vault_module
+from fed.privacy import writing
 from fed.privacy.sealed import Secret
-from fed.privacy.tensor_files import VaultError, fingerprint, read_tensors, save_tensors
+from fed.privacy.tensor_files import VaultError, WrittenTogether, fingerprint, read_tensors, save_tensors
 from fed.privacy.vault import Vault
 
 SETTINGS = '{"seed": 3, "stage2-lr": 0.005}'
@@ -75,7 +75,7 @@ def test_another_users_file_is_refused(vault):
 
 
 def test_a_file_of_another_format_is_refused(vault, monkeypatch):
-    monkeypatch.setattr(vault_module, "FORMAT", "0")
+    monkeypatch.setattr(writing, "FORMAT", "0")
     write(vault)
     monkeypatch.undo()
     with pytest.raises(VaultError, match="has format '0', this run needs '2'"):
@@ -430,7 +430,7 @@ def test_a_write_that_was_cut_short_between_its_renames_leaves_the_latest_entry_
     def fail(*_args, **_words):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(vault_module, "write_file", fail)
+    monkeypatch.setattr(WrittenTogether, "add", fail)
     with pytest.raises(OSError, match="no space"):
         keep(vault, 2, "edit-2")
     monkeypatch.undo()

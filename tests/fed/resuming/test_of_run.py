@@ -21,7 +21,7 @@ def vault(tmp_path):
 def test_who_is_done_in_this_run_is_known_with_what_the_training_did(vault):
     run = OfRun(vault, "17", "{}", DECIDING)
     assert run.done("ann", **MADE) is None
-    run.write("ann", {"W": torch.ones(2)}, **MADE, numbers=NUMBERS)
+    assert run.write({"ann": ({"W": torch.ones(2)}, NUMBERS)}, **MADE) == {}
     assert run.done("ann", **MADE) == NUMBERS
     assert torch.equal(vault.read("ann", base=MADE["base"], collective=MADE["collective"])["W"], torch.ones(2))
     # Another run, base, collective edit, or settings; a damaged file; one of an earlier release.
