@@ -4,6 +4,7 @@ threads          of a process that computes: how many, and how long they spin; s
 randomness       one random generator a name: (seed, purpose, round, user) decides what is drawn
 atomic_write     files written beside and renamed: a reader sees the old one or the whole new one
 strict_json      JSON without NaN and infinities: null with a reason, and back
+number_row       named numbers of one of many: names once for all, a row of numbers each
 plain_cells      cells of CSV files that no spreadsheet takes for a formula
 plain_text       texts of others as one plain line, for logs and terminals
 statistics/      intervals and tests for paired numbers of a few users

@@ -26,6 +26,26 @@ def dumps(content: object, *, indent: int | None = None) -> str:
     return json.dumps(_strict(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def pieces(content: Mapping[str, object], *, indent: int) -> Iterator[str]:
+    """The text of `dumps` piece by piece, an entry of a list at a time: a long list's text is never held as a whole.
+
+    Promise: joined they are the text of `dumps` (tests/fed/test_strict_json.py).
+    """
+    margin, deeper = "\n" + indent * " ", "\n" + 2 * indent * " "
+    reasons = {place: text for key, part in content.items() for place, text in _reasons(part, str(key))}
+    before = "{"
+    for key, value in (*content.items(), *([(REASONS, reasons)] if reasons else [])):
+        yield f"{before}{margin}{json.dumps(str(key), ensure_ascii=False)}: "
+        before = ","
+        if not isinstance(value, (list, tuple)) or not value:
+            yield dumps(value, indent=indent).replace("\n", margin)  # texts have their line breaks escaped
+            continue
+        for number, part in enumerate(value):
+            yield ("," if number else "[") + deeper + dumps(part, indent=indent).replace("\n", deeper)
+        yield margin + "]"
+    yield "{}" if before == "{" else "\n}"
+
+
 def loads(text: str) -> Any:
     """What `dumps` was given, NaN and infinities among it. Raises ValueError for what is no JSON."""
     return _restored(json.loads(text))

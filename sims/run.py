@@ -129,14 +129,7 @@ def status_of(link: SuperLink, run_id: str, folder: Path) -> str:
 
 def add_account(path: Path, began: float) -> None:
     """Put where the command's time went into report.json, and print it; a run on devices has no such account."""
-    from fed import strict_json
-
-    report = strict_json.loads(path.read_text(encoding="utf-8"))
-    if "clients" in report["seconds"]:
-        from fed.atomic_write import write_text
-
-        report["seconds"]["command"] = parts = wall_clock.account(report, began, time.time())
-        write_text(path, strict_json.dumps(report, indent=1) + "\n")  # as the server writes it
+    if parts := wall_clock.add(path, began, time.time()):
         print(wall_clock.line(parts))
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {
         **{_EDIT + name: tensor for name, tensor in checkpoint.edit.items()},
         **checkpoint.memory,
-        _LEDGER: _as_tensor([list(asdict(entry).values()) for entry in checkpoint.entries]),
+        _LEDGER: _as_tensor(checkpoint.entries),
         _ERRORS: _as_tensor(checkpoint.errors),
     }
     header = {
@@ -120,7 +120,7 @@ def read(folder: Path) -> Checkpoint | None:
     )
 
 
-def _as_tensor(table: list[Any]) -> Tensor:
+def _as_tensor(table: Sequence[Any]) -> Tensor:
     """What may be longer than a header can: JSON, as bytes."""
     return torch.frombuffer(bytearray(json.dumps(table).encode()), dtype=torch.uint8)
 

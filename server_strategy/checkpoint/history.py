@@ -78,7 +78,7 @@ class History:
             remembering: what the strategy and its steps remember for the next.
         """
         tensors, forms = memory.remembered(remembering)
-        rows, entries = [*self._log.rounds, row], list(self._log.ledger.entries)
+        rows, entries = [*self._log.rounds, row], self._log.ledger.entries
         finished = Checkpoint(number, self._identity, edit, tensors, forms, rows, entries, self._log.errors)
         checkpoint.write(self._folder, finished)
         self._log.keep_collective(self._whole(edit))

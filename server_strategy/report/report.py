@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fed.communication.ledger import Ledger
 from fed.lamp.synthetic import ceilings
 from fed.lamp.tasks import get_task
 from fed.methods import Method
+from fed.number_row import NumberRow
 from fed.settings.settings import Settings
 from server_strategy.grid.nodes import Federation
 
@@ -73,7 +74,7 @@ def build(
     users = [
         {
             "user_id": user,
-            "arms": {arm: arm_scores(task, [sums[arm]]) if arm in sums else None for arm in ARMS},
+            "arms": {arm: _row(arm_scores(task, [sums[arm]])) if arm in sums else None for arm in ARMS},
             "sums": dict(sums),  # what scores of several users are computed from
         }
         for user, sums in sorted(statistics.items())
@@ -124,9 +125,15 @@ def build(
     }
 
 
+def _row(scores: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    return None if scores is None else NumberRow(scores)
+
+
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return sum(int(np.prod(shape)) for shape in shapes.values())
 
 
-def as_json(report: Mapping[str, Any]) -> str:
-    return strict_json.dumps(report, indent=1) + "\n"
+def as_json(report: Mapping[str, Any]) -> Iterator[str]:
+    """The text of report.json in pieces, `seconds` at its end (`sims/run.py` adds to them)."""
+    yield from strict_json.pieces(report, indent=1)
+    yield "\n"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fed import strict_json
-from fed.atomic_write import write_text
+from fed.atomic_write import write_text, writing
 from fed.communication.ledger import PHASES, Entry, Ledger
 from fed.methods import Method
 from fed.methods.method import Tensors
@@ -121,7 +121,9 @@ class RunLog:
             errors: until then; those of its greeting are left out, which is made anew.
         """
         self._errors += [error for error in errors if error["phase"] != "greeting"]
-        self._rounds, self.ledger.entries = list(rows), list(entries)
+        self._rounds = list(rows)
+        for entry in entries:
+            self.ledger.add(entry)
         self._write_rounds()
         say(f"resumed: {len(rows)} rounds of stage 1 are finished" if rows else "resumed: no round is finished yet")
 
@@ -220,7 +222,11 @@ class RunLog:
         )
         if self.work.known:
             content["seconds"]["server"] = self._server_part(time.monotonic() - building)
-        write_text(self._folder / "report.json", report.as_json(content))
+        with (
+            writing(self._folder / "report.json") as building,
+            building.open("w", encoding="utf-8", newline="") as file,
+        ):
+            file.writelines(report.as_json(content))
         problems: list[OSError] = []
         for write, name in ((self.ledger.write_csv, "bytes.csv"), (partial(page.write_page, content), "report.html")):
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import matplotlib
 import numpy as np
 from rich.table import Table
 from simulation.app_run import run
+from simulation.wall_clock import without_users
 
 PHASES = ("stage1", "stage2", "evaluate")
 CONFIG = {
@@ -45,9 +45,9 @@ def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> di
     start = time.perf_counter()
     finished = run("lamp7", config, say=say)
     wall = time.perf_counter() - start
-    report = json.loads(finished.report.read_text(encoding="utf-8"))
-    if len(report["users"]) != users:
-        raise ValueError(f"{users} users must be tested, and {len(report['users'])} were")
+    report, tested = without_users(finished.report)
+    if tested != users:
+        raise ValueError(f"{users} users must be tested, and {tested} were")
     seconds = report["seconds"]
     server = seconds.pop("server", {"seconds": {}, "share": None})
     folder = finished.report.parent

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed.strict_json import dumps, loads
+from fed.strict_json import dumps, loads, pieces
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -25,6 +25,16 @@ def test_a_strict_reader_takes_it_and_loads_gives_back_every_number(content):
     text = dumps(content)
     json.loads(text, parse_constant=refuse)
     assert repr(loads(text)) == repr(content)
+
+
+@given(st.dictionaries(st.text("ab\n\u2028", max_size=3), VALUES), st.integers(1, 3))
+def test_piece_by_piece_it_is_the_same_text(content, indent):
+    assert "".join(pieces(content, indent=indent)) == dumps(content, indent=indent)
+
+
+def test_a_list_is_written_entry_by_entry():
+    longest = max(pieces({"users": [{"sums": [1.0] * 5}] * 100}, indent=1), key=len)
+    assert longest.count("sums") == 1
 
 
 def test_a_number_that_is_none_is_null_with_its_reason_beside_it():

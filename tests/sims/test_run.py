@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from simulation import apps, wall_clock
 
+from fed import strict_json
 from fed.privacy.vault import PERSONAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -78,6 +80,22 @@ def test_the_account_of_a_commands_time_counts_what_is_outside_of_clients_beyond
     # 25 s of start-up, 20 of them allowed: 5 + 10 + 4 of 79 s
     assert clock.line(parts).endswith("24.1% outside of clients beyond the first 20 s of start-up")
     assert 0 < time.time() - clock.command_began() < 3600
+
+
+def test_the_account_goes_into_a_report_whose_users_are_copied_and_not_read(tmp_path):
+    users = [{"user_id": f"ü{n}", "arms": {"base": {"loss": math.nan, "x": [{}]}}, "sums": {}} for n in range(3)]
+    seconds = {"total": 80.0, "greeting": 10.0, "clients": 60.0}
+    content = {"began": "2026-11-24T10:00:00.000+00:00", "users": users, "rounds": [], "seconds": seconds}
+    path = tmp_path / "report.json"
+    path.write_text(strict_json.dumps(content, indent=1) + "\n")
+    assert wall_clock.without_users(path) == (content | {"users": []}, 3)
+    parts = wall_clock.add(path, 1795514400.0 - 15.0, 1795514400.0 + 84.0)
+    assert parts and parts["wall"] == 99.0
+    seconds["command"] = parts
+    assert path.read_text() == strict_json.dumps(content, indent=1) + "\n"
+    del seconds["clients"]  # of devices, whose server cannot tell
+    path.write_text(strict_json.dumps(content, indent=1) + "\n")
+    assert wall_clock.add(path, 0.0, 1.0) is None
 
 
 @pytest.mark.nightly
