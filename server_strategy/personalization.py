@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fed.methods.method import Tensors
+from fed.number_row import NumberRow
 from fed.privacy.tensor_files import fingerprint
+from server_strategy.grid.asking import Answers, ask
 from server_strategy.grid.nodes import RunError
 from server_strategy.grid.user_grid import UserGrid
 
+T = TypeVar("T")
 Whole = Callable[[Tensors], Tensors]
 _ANOTHER = "the collective edit that it holds must be the one that was handed out"
 
@@ -37,17 +41,12 @@ def hand_out(
         RunError: nobody took it.
     """
     handed_out = fingerprint(whole(grid.translation.arrived(arrays)))
-    replies = grid.send(users, RecordDict({"arrays": arrays}), "query.adopt")
-    others = [
-        user
-        for user, reply in replies.items()
-        if not reply.has_error() and reply.content["node"]["collective"] != handed_out
-    ]
-    for user in others:
+    content = RecordDict({"arrays": arrays})
+    answers = ask(grid, users, content, "query.adopt", lambda reply: reply.content["node"]["collective"] == handed_out)
+    refused = {user: _ANOTHER for user, same in answers.values.items() if not same}
+    for user in refused:
         grid.tell_error(user, _ANOTHER)
-    refused = dict.fromkeys(others, _ANOTHER)
-    valid_replies = _some_or_stop(replies, users, "take the collective edit", warn, refused)
-    return handed_out, list(valid_replies)
+    return handed_out, list(_some_or_stop(answers, users, "take the collective edit", warn, refused))
 
 
 def personalize(
@@ -67,9 +66,9 @@ def personalize(
     """
     grid.phase, grid.round = "stage2", 0
     content = RecordDict({"config": ConfigRecord({"collective": collective})})
-    replies = grid.send(users, content, "train.personalize")
-    valid_replies = _some_or_stop(replies, users, "train private vectors", warn)
-    metrics = [_numbers(reply) for reply in valid_replies.values()]
+    answers = ask(grid, users, content, "train.personalize", lambda reply: NumberRow(_numbers(reply)))
+    trained = _some_or_stop(answers, users, "train private vectors", warn)
+    metrics = list(trained.values())
     epochs = {key for of_user in metrics for key in of_user if key.startswith("epoch-")}
     losses: list[dict[str, float]] = []
     for number, key in enumerate(sorted(epochs, key=lambda key: int(key[len("epoch-") :])), 1):
@@ -77,49 +76,49 @@ def personalize(
         rows = math.fsum(of_user["num-examples"] for of_user in with_loss)
         mean = math.fsum(of_user["num-examples"] * of_user[key] for of_user in with_loss) / rows
         losses.append({"epoch": number, "loss": mean})
-    return list(valid_replies), losses
+    return list(trained), losses
 
 
 def test(
     grid: UserGrid, users: Sequence[str], collective: str, warn: Callable[[str], None]
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Mapping[str, float]]]:
     """The evaluation: user -> arm -> additive statistics, of those who could be tested; arguments as for stage 2."""
     grid.phase, grid.round = "evaluate", 0
     content = RecordDict({"config": ConfigRecord({"collective": collective})})
-    valid_replies = _some_or_stop(grid.send(users, content, "evaluate"), users, "be tested", warn)
-    return {user: _by_arm(_numbers(reply)) for user, reply in valid_replies.items()}
+    answers = ask(grid, users, content, "evaluate", lambda reply: _by_arm(_numbers(reply)))
+    return _some_or_stop(answers, users, "be tested", warn)
 
 
 def _numbers(reply: Message) -> dict[str, float]:
     return {key: float(v) for key, v in reply.content.metric_records["metrics"].items() if isinstance(v, int | float)}
 
 
-def _by_arm(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def _by_arm(flat: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
     arms: dict[str, dict[str, float]] = {}
     for key, value in flat.items():
         arm, _, name = map(sys.intern, key.partition("/"))  # one text for all users
         arms.setdefault(arm, {})[name] = value
-    return arms
+    return {arm: NumberRow(numbers) for arm, numbers in arms.items()}
 
 
 def _some_or_stop(
-    replies: Mapping[str, Message],
+    answers: Answers[T],
     users: Sequence[str],
     what: str,
     warn: Callable[[str], None],
     refused: Mapping[str, str] | None = None,
-) -> dict[str, Message]:
-    """The valid replies by user, a warning for each user without one. Raises RunError where there is none at all.
+) -> dict[str, T]:
+    """The valid answers by user, a warning for each user without one. Raises RunError where there is none at all.
 
-    refused: users whose replies, though no errors, are not valid, and why.
+    refused: users whose answers, though no errors, are not valid, and why.
     """
-    failed = {user: reply.error.reason for user, reply in replies.items() if reply.has_error()} | dict(refused or {})
-    valid_replies = {user: reply for user, reply in replies.items() if user not in failed}
-    if not valid_replies:
+    failed = dict(sorted({**answers.errors, **(refused or {})}.items()))
+    valid_answers = {user: value for user, value in answers.values.items() if user not in failed}
+    if not valid_answers:
         reason = next(iter(failed.values()), "no reply came")
         raise RunError(f"none of {len(users)} users could {what}; the first: {reason}")
     for user, reason in failed.items():
         warn(f"user {user!r} could not {what}: {reason}")
-    for user in sorted(set(users) - set(replies)):
+    for user in sorted(set(users) - answers.values.keys() - answers.errors.keys()):
         warn(f"user {user!r} did not answer when asked to {what}")
-    return valid_replies
+    return valid_answers

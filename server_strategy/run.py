@@ -202,7 +202,7 @@ def train_private(testers: UserGrid, users: list[str], collective: str, method: 
 
 def test(
     testers: UserGrid, users: list[str], collective: str, method: Method
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Mapping[str, float]]]:
     """The evaluation of all arms that the method has: user -> arm -> additive statistics; arguments as for stage 2."""
     arms = ["base"]
     if method.collective_shapes():

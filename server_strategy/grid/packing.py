@@ -1,20 +1,43 @@
-"""Several users in one message to a SuperNode, and its reply taken apart again."""
+"""Several users in one message to a SuperNode, and its reply taken apart again; of more users, in several waves."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from server_strategy.grid.edits.translation import Translation
 from server_strategy.screening.breach import Breach, shown
 from server_strategy.screening.values import parsed, whole
 
+MOST_USERS = 8192  # in one message: what a message of them takes, here and on its node, is some hundred megabytes
 MOST_BYTES_BESIDE = 64 << 10  # of a user's records beside its edit, and of what a node sends once
+
+T = TypeVar("T")
+
+
+def waves(users: Sequence[T], node_of: Callable[[T], Hashable]) -> list[Sequence[T]]:
+    """Users in as many lists, one after the other, as have at most `MOST_USERS` of each node.
+
+    Promise: those of a node stay in their order, and where no node has more, there is one list, the users as they came
+    (tests/server_strategy/grid/test_packing.py).
+    """
+    if max(Counter(map(node_of, users)).values(), default=0) <= MOST_USERS:
+        return [users]
+    lists: list[list[T]] = []
+    counts: Counter[Hashable] = Counter()
+    for user in users:
+        node = node_of(user)
+        wave = counts[node] // MOST_USERS
+        counts[node] += 1
+        if wave == len(lists):
+            lists.append([])
+        lists[wave].append(user)
+    return list(lists)
 
 
 def by_user(content: RecordDict, users: int, translation: Translation) -> dict[int, dict[str, Any]]:
@@ -118,3 +141,9 @@ def packed(contents: Sequence[RecordDict], users: Sequence[str]) -> RecordDict:
         if key not in shared
     }
     return RecordDict({**shared, **of_one_user, "host": ConfigRecord({"users": json.dumps(list(users))})})
+
+
+def let_go(replies: list[Message]) -> Iterator[Message]:
+    """The replies, each held by nobody else once it is taken: one of many users is some hundred megabytes."""
+    while replies:
+        yield replies.pop(0)

@@ -9,7 +9,7 @@ Wrapping the Grid instead of the Strategy keeps the stock strategies' own sampli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -21,7 +21,7 @@ from server_strategy.grid.edits.broadcasts import Broadcasts
 from server_strategy.grid.edits.translation import Translation
 from server_strategy.grid.message_size import measure, measured_once
 from server_strategy.grid.nodes import answered
-from server_strategy.grid.packing import by_user, packed
+from server_strategy.grid.packing import by_user, let_go, packed, waves
 from server_strategy.grid.work_time import WorkTime
 from server_strategy.screening.breach import Breach
 from server_strategy.screening.replies import Screen
@@ -88,6 +88,10 @@ class UserGrid(Grid):
         """The user that a node id stands for."""
         return self._names[number - 1]
 
+    def node_of(self, user: str) -> int:
+        """The SuperNode that hosts a user."""
+        return self._hosts[user]
+
     def set_run(self, run: object) -> None:
         self._grid.set_run(run)  # type: ignore[arg-type]
 
@@ -134,20 +138,31 @@ class UserGrid(Grid):
         return sorted(replies, key=lambda message: message.metadata.src_node_id)
 
     def _exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """The users' replies, in the order in which SuperNodes answered."""
-        by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        """The users' replies, in the order in which SuperNodes answered; of large nodes in several waves."""
         translated: dict[int, RecordDict] = {}
+        present: list[Message] = []
         for message in messages:
-            meta = message.metadata
-            if (user := self.user(meta.dst_node_id)) in self.absent:
+            if (user := self._user_of(message)) in self.absent:
                 self._enter(user, "down", packed([self._down(user, message.content, translated)], [user]))
-                continue
-            by_node[self._hosts[self.user(meta.dst_node_id)], meta.message_type].append(message)
+            else:
+                present.append(message)
+        replies: list[Message] = []
+        for wave in waves(present, lambda message: self._hosts[self._user_of(message)]):
+            replies += self._wave(wave, translated, timeout)
+        return replies
+
+    def _wave(
+        self, messages: Sequence[Message], translated: dict[int, RecordDict], timeout: float | None
+    ) -> list[Message]:
+        """The users' replies to one request a SuperNode and message type."""
+        by_node: dict[tuple[int, str], list[Message]] = defaultdict(list)
+        for message in messages:
+            by_node[self._hosts[self._user_of(message)], message.metadata.message_type].append(message)
         requests: list[Message] = []
         messages_of: list[list[Message]] = []  # by request
         for (node, message_type), user_messages in by_node.items():
             user_messages.sort(key=lambda message: message.metadata.dst_node_id)
-            users = [self.user(message.metadata.dst_node_id) for message in user_messages]
+            users = [self._user_of(message) for message in user_messages]
             contents = [
                 self._down(user, message.content, translated)
                 for user, message in zip(users, user_messages, strict=True)
@@ -159,9 +174,12 @@ class UserGrid(Grid):
                     self._enter(user, "down", packed([content], [user]))
         replies: list[Message] = []
         wire_replies = list(self._grid.send_and_receive(requests, timeout=timeout))
-        for place, reply in answered(_let_go(wire_replies), requests):
+        for place, reply in answered(let_go(wire_replies), requests):
             replies += self._unpack(reply, messages_of[place])
         return replies
+
+    def _user_of(self, message: Message) -> str:
+        return self.user(message.metadata.dst_node_id)
 
     def _unpack(self, reply: Message, messages: Sequence[Message]) -> list[Message]:
         """A SuperNode's reply as one reply to each of the users' messages that its request held.
@@ -189,7 +207,7 @@ class UserGrid(Grid):
 
     def _user_reply(self, message: Message, content: RecordDict) -> Message:
         """One user's records as the reply to its message. Raises Breach."""
-        user = self.user(message.metadata.dst_node_id)
+        user = self._user_of(message)
         if "error" in content:
             error = fields(fields(content, "a failed reply", ["error"])["error"], "error", ["reason"])
             return self._failed(message, str(error["reason"]))
@@ -211,7 +229,7 @@ class UserGrid(Grid):
     def _failed(self, message: Message, reason: str | None, code: int = ERROR_CODE) -> Message:
         """An error reply to a user's message; the reason may be anybody's text."""
         reason = plain(reason or "no reason was given")
-        self.tell_error(self.user(message.metadata.dst_node_id), reason)
+        self.tell_error(self._user_of(message), reason)
         return Message(Error(code, reason), reply_to=message)
 
     def _down(self, user: str, content: RecordDict, translated: dict[int, RecordDict]) -> RecordDict:
@@ -228,9 +246,3 @@ class UserGrid(Grid):
     def _enter(self, user: str, direction: str, content: RecordDict) -> None:
         sizes = measure(content)
         self._ledger.add(Entry(self.phase, self.round, user, direction, sizes.payload, sizes.record, sizes.wire))
-
-
-def _let_go(replies: list[Message]) -> Iterator[Message]:
-    """The replies, each held by nobody else once it is taken: one for a hundred thousand users is a gigabyte."""
-    while replies:
-        yield replies.pop(0)

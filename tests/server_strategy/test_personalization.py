@@ -11,6 +11,9 @@ from server_strategy.personalization import personalize
 class Answering:
     """A grid whose two users have trained twelve epochs on 1 and on 3 rows."""
 
+    def node_of(self, user):
+        return 1
+
     def send(self, users, content, message_type):
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as Flower sets in its processes
         replies = {}
