@@ -158,9 +158,9 @@ def stage2(message: Message, node: Node) -> RecordDict:
     for portion in portions(users):
         # Who is done; a portion that is not whole is trained whole, in its own batches.
         finished = {place: node.of_run.done(users[place], base=base, collective=collective) for place in portion}
-        done = {place: numbers for place, numbers in finished.items() if numbers is not None}
-        for place, numbers in done.items():
-            host.put_metrics(reply, place, numbers)
+        done = {place: told for place, told in finished.items() if told is not None}
+        for place, told in done.items():
+            host.put_metrics(reply, place, told)
         if len(done) == len(portion):
             continue
         user_rows = [node.stage2_rows(users[place]) for place in portion]

@@ -206,7 +206,7 @@ class RunLog:
         seconds = {"total": time.monotonic() - self._start, **self._seconds}
         if self.work.known:
             seconds["clients"] = self.work.seconds()
-        building = time.monotonic()
+        report_began = time.monotonic()
         content = report.build(
             self._settings,
             method,
@@ -221,7 +221,7 @@ class RunLog:
             stopped=stopped,
         )
         if self.work.known:
-            content["seconds"]["server"] = self._server_part(time.monotonic() - building)
+            content["seconds"]["server"] = self._server_part(time.monotonic() - report_began)
         with (
             writing(self._folder / "report.json") as building,
             building.open("w", encoding="utf-8", newline="") as file,

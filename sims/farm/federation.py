@@ -138,7 +138,7 @@ def add_traffic(farm: Farm, folder: Path, run_id: str) -> None:
     report["bytes"]["measured"] = device_traffic.compare(
         counted, folder / "bytes.csv", flower=listed.get("network-traffic"), tls=farm.tls, links=links
     )
-    write_text(path, as_json(report))
+    write_text(path, "".join(as_json(report)))
     print(device_traffic.table(report["bytes"]["measured"]))
 
 
