@@ -25,7 +25,7 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
     "fed": [
         {"randomness": set(), "atomic_write": set(), "plain_text": set(), "statistics": set(), "strict_json": set(),
          "threads": set(),
-         "plain_cells": set()},
+         "plain_cells": set(), "number_row": set()},
         {"base": {"atomic_write"}, "lamp": {"atomic_write"}, "privacy": {"atomic_write"}},
         {"edits": {"base"}, "resuming": {"privacy"}},
         {
