@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
+from fed.privacy.tensor_files import WrittenTogether
 from fed.privacy.vault import PERSONAL, Vault
 from server_strategy.grid.nodes import RunError
 from tests.integration.in_process import federate
@@ -77,19 +78,19 @@ def test_a_torn_file_or_a_full_disk_costs_its_user_alone(settings, tmp_path, cap
     """In stage 2 one user's disk is full; before the evaluation another user's file is cut short."""
     run = settings(max_new_tokens=0, data="synthetic:5", max_items=2, max_queries=1, output_dir=str(tmp_path))
     vault = Vault(run.run_folder(7) / "vault")
-    write = Vault.write
+    add = WrittenTogether.add
 
-    def full(self, user_id, *arguments, **options):
-        if user_id == "test-0001":
-            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder(user_id)))
-        write(self, user_id, *arguments, **options)
+    def full(self, path, body):
+        if vault.folder("test-0001") in path.parents:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        add(self, path, body)
 
     def tear(message_type):
         file = vault.folder("test-0003") / PERSONAL
         if message_type == "evaluate":
             file.write_bytes(file.read_bytes()[:100])
 
-    monkeypatch.setattr(Vault, "write", full)
+    monkeypatch.setattr(WrittenTogether, "add", full)
     report, _, _ = federate(run, 2, tear)
     said = capsys.readouterr().out
     assert re.search(r"warning: user 'test-0001' could not train private vectors: .*No space left on device", said)

@@ -13,6 +13,7 @@ from simulation.in_process import FIRST_NODE, InProcessGrid
 from clients.device.node_config import NodeConfig, NodeConfigError
 from fed.communication import wire
 from fed.policy.policy import OPEN, STRICT
+from fed.privacy.tensor_files import WrittenTogether
 from fed.privacy.vault import Vault
 from fed.training.train import _Update
 from tests.integration.test_extraction import direction, texts
@@ -104,7 +105,7 @@ def full(*_arguments, **_words):
             "the training must stay finite",
             "rate of 0.005 is too large",
         ),
-        (Vault, "write", full, "the device must be able to read and write its own files", "/home/alice/vault"),
+        (WrittenTogether, "add", full, "the device must be able to read and write its own files", "/home/alice/vault"),
     ],
 )
 def test_what_failed_of_a_user_is_its_bare_rule_at_the_server_and_all_of_it_in_the_log(
