@@ -24,7 +24,7 @@ from server_strategy.grid import hosts
 from server_strategy.grid.actors import replace_dead_actors
 from server_strategy.grid.edits.broadcasts import Broadcasts
 from server_strategy.grid.edits.translation import Translation
-from server_strategy.grid.nodes import RunError, find_nodes
+from server_strategy.grid.nodes import Federation, RunError, find_nodes
 from server_strategy.grid.user_grid import UserGrid
 from server_strategy.grid.wrapped.reading import ReadingGrid
 from server_strategy.grid.wrapped.supervised import SupervisedGrid
@@ -63,6 +63,8 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
         say(f"Ray: {len(there)} hosts, {', '.join(there[:8])}{', …' if there[8:] else ''}")
     replace_dead_actors(warn)  # the nodes have answered, so Ray's actors are there
     method = methods.make(settings, federation.skeleton)
+    if method.collective_shapes():
+        require_rows(federation)
     folder.mkdir(parents=True, exist_ok=True)
     if not settings.resume:
         held.enter_context(lock)
@@ -90,7 +92,7 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
         )
         for crowd in (federation.stage1, federation.stage2)
     )
-    if settings.stage1 == "pooled":
+    if settings.stage1 == "pooled" and federation.stage1:
         node = federation.hosts[next(iter(federation.stage1))]
         trainers = pooled.centre(grid, node, translation=translation.whole, timeout=timeout, work=work, screen=screen)
     try:
@@ -105,6 +107,14 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
         log.write_stopped(method, error)
         raise
     return log.write(method, statistics)
+
+
+def require_rows(federation: Federation) -> None:
+    """Say who has no row to federate on. Raises RunError where nobody has any; asked where the method federates."""
+    for user in federation.idle:
+        warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
+    if not federation.stage1:
+        raise RunError("stage 1 needs a user with rows to train on, and no user has any")
 
 
 def train_collective(

@@ -205,8 +205,6 @@ def _combine(
     # Who can federate.
     idle = sorted(user for user, items in stage1.items() if not items)
     stage1 = {user: items for user, items in sorted(stage1.items()) if items}
-    if not stage1:
-        raise RunError("stage 1 needs a user with rows to train on, and no user has any")
     base = leader.base
     skeleton = Skeleton(base["name"], base["parameters"], base["hidden_size"], base["layers"], leader.linears)
     return Federation(

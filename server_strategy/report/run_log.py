@@ -81,8 +81,6 @@ class RunLog:
         """Enter who takes part, on which base model, and say it."""
         self._federation = federation
         base, settings = federation.base, self._settings
-        for user in federation.idle:
-            warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
         say(
             f"{settings.app}: {settings.method} on {base['name']}, {base['parameters']:,} parameters, {base['dtype']} "
             f"on {base['device']}; {len(federation.hosts)} users on {federation.nodes} SuperNodes"
