@@ -57,8 +57,7 @@ def refused(message: Message, context: Context) -> Message:
 def stage1(message: Message, node: Node) -> RecordDict:
     """Each user trains the collective edit on its own rows, the users of a portion in shared batches."""
     users, method = node.hosted(host.users_of(message), "stage1"), node.method
-    config = message.content["config"]
-    round_number = int(str(config["server-round"]))
+    round_number = int(str(message.content["config"]["server-round"]))
     reply = RecordDict()
     narrow = OnDevice.of(node.of_run, method.collective_shapes(), node.settings)
     for whole_portion in portions(users):
@@ -81,7 +80,7 @@ def stage1(message: Message, node: Node) -> RecordDict:
             start,
             user_rows,
             round_number=round_number,
-            proximal_mu=float(str(config.get("proximal-mu", 0.0))),
+            proximal_mu=node.settings.client_mu,
             progress=progress.step,
         )
         # What each user sends, or why it sends nothing.

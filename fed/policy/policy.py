@@ -77,6 +77,9 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "activation-cache": Range(0, 4096),
         "stage1-lr": Range(0, 0.05),
         "stage2-lr": Range(0, 0.05),
+        "weight-decay": Range(0, 1),
+        "proximal-mu": Range(0, 10),
+        "style-strength": Range(0, 2),
     }
 )
 

@@ -39,6 +39,11 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
         """Epochs of each of these trainings; rounds × local-epochs in all, pooled or not."""
         return self.local_epochs * self.rounds // self.stage1_rounds
 
+    @property
+    def client_mu(self) -> float:
+        """How hard a client pulls its edit to where the round began; what a message says of it is not listened to."""
+        return self.proximal_mu if self.strategy == "fedprox" else 0.0
+
     @classmethod
     def parse(cls, config: Mapping[str, object], *, finished: bool = False) -> Settings:
         """Check a flat run config. Raises SettingsError at the first key that breaks a rule.

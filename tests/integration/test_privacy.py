@@ -13,7 +13,7 @@ from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
 from fed.privacy.tensor_files import read_tensors
 from fed.privacy.vault import PERSONAL, Vault
-from tests.integration.in_process import federate
+from tests.integration.in_process import RecordingGrid, federate
 
 
 def arrays_in(message: Message) -> list[tuple[str, np.ndarray]]:
@@ -117,3 +117,16 @@ def test_a_vault_without_one_user_trains_the_others_to_the_same_bits(settings, t
             assert torch.allclose(tensor, among[name], rtol=1e-9, atol=1e-12)
         compared += 1
     assert compared == 5
+
+
+def test_a_message_does_not_say_how_hard_a_client_is_pulled(plain_run, settings, monkeypatch):
+    deliver = RecordingGrid.deliver
+
+    def pulling(grid: RecordingGrid, message: Message) -> Message:
+        if message.metadata.message_type == "train":
+            message.content["config"]["proximal-mu"] = 1e30
+        return deliver(grid, message)
+
+    monkeypatch.setattr(RecordingGrid, "deliver", pulling)
+    report, _, _ = federate(settings(max_new_tokens=0, max_queries=1, stage2_users=2), 2)
+    assert [row["loss"] for row in report["rounds"]] == [row["loss"] for row in plain_run.report["rounds"]]

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from fed.policy.policy import OPEN, RANGES, STRICT, Policy, PolicyError, Range
+from fed.settings.settings import keys
 from tests.conftest import REPOSITORY
 
 
@@ -51,6 +52,24 @@ def test_a_range_is_closed_and_has_steps_from_its_beginning():
     assert [n for n in (0, 1, 7, 8, 9, 12, 20, 4096, 4100) if items.has(n)] == [8, 12, 20, 4096]
     assert not items.has(float("nan")) and not items.has(float("inf"))
     assert str(items) == "8 to 4096 in steps of 4" and str(Range(1, 2)) == "1 to 2"
+
+
+# Numbers of a run config that a device needs no range of, and why.
+UNRANGED = {
+    "the server's own": "stage1-users stage2-users fraction server-lr momentum attackers node-timeout min-nodes "
+    "reply-timeout min-replies norm-bound drop-rate slow-rate round-deadline over-selection run-deadline",
+    "bounded by its own rule: a part of a whole, or a block's number": "warmup top-p style-layer",
+    "rank-share bounds it": "exact-rank",
+    "max-length bounds what it adds": "retrieved",
+    "a gradient's size changes no step of AdamW's": "clip",
+    "draws, whatever they are": "seed temperature top-k",
+}
+
+
+def test_every_number_that_a_device_computes_with_has_a_range():
+    numbers = {key for key, one in keys().items() if one.type in ("int", "float")}
+    unranged = {key for some in UNRANGED.values() for key in some.split()}
+    assert unranged.isdisjoint(RANGES) and unranged | set(RANGES) - {"layers"} == numbers
 
 
 def test_every_app_s_settings_are_within_the_strict_ranges_but_for_few_queries():

@@ -185,7 +185,7 @@ def test_a_strategy_that_compares_entries_names_the_average_that_compares_maps(c
 
 @pytest.mark.parametrize(("strategy", "key"), [("fedavgm", "momentum"), ("fedprox", "proximal-mu")])
 def test_a_strategy_that_would_be_fedavg_is_refused(config, strategy, key):
-    Settings.parse(config | {"strategy": strategy})
+    assert Settings.parse(config | {"strategy": strategy}).client_mu == (0.1 if strategy == "fedprox" else 0.0)
     with pytest.raises(SettingsError, match=f"strategy '{strategy}' with {key}=0.0 is fedavg; raise {key}"):
         Settings.parse(config | {"strategy": strategy, key: 0.0})
 
