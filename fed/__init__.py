@@ -5,8 +5,10 @@ randomness       one random generator a name: (seed, purpose, round, user) decid
 atomic_write     files written beside and renamed: a reader sees the old one or the whole new one
 strict_json      JSON without NaN and infinities: null with a reason, and back
 number_row       named numbers of one of many: names once for all, a row of numbers each
+cache            the folder of derived files, which may be deleted
 plain_cells      cells of CSV files that no spreadsheet takes for a formula
 plain_text       texts of others as one plain line, for logs and terminals
+weak_memory      answers that are remembered as long as the base model that they are about
 statistics/      intervals and tests for paired numbers of a few users
 base/            the frozen base model: where it comes from, its device, dtype, shapes and memory
 edits/           edits of hidden states, and LoRA: their algebra, where they apply, how they hang on the blocks

@@ -25,13 +25,14 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
     "fed": [
         {"randomness": set(), "atomic_write": set(), "plain_text": set(), "statistics": set(), "strict_json": set(),
          "threads": set(),
-         "plain_cells": set(), "number_row": set()},
-        {"base": {"atomic_write"}, "lamp": {"atomic_write"}, "privacy": {"atomic_write"}},
+         "plain_cells": set(), "number_row": set(), "cache": set(), "weak_memory": set()},
+        {"base": {"atomic_write", "cache", "weak_memory"}, "lamp": {"atomic_write", "cache"},
+         "privacy": {"atomic_write"}},
         {"edits": {"base"}, "resuming": {"privacy"}},
         {
             "averages": {"edits"},
             "communication": {"atomic_write", "base", "edits", "plain_cells", "privacy", "randomness", "resuming"},
-            "forward": {"base", "edits"},
+            "forward": {"base", "edits", "weak_memory"},
         },
         {
             "answering": {"base", "edits", "forward", "lamp", "statistics"},

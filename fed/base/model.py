@@ -92,7 +92,10 @@ def load(source: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -
 
 
 def forget() -> None:
-    """Let go of the base models that `load` keeps."""
+    """Let go of the base models that `load` keeps.
+
+    Promise: nothing else in `fed` keeps one that its user has let go of (tests/fed/test_weak_memory.py).
+    """
     _load.cache_clear()
 
 

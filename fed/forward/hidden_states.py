@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from fed.edits.hooks import decoder_blocks
 from fed.edits.stack import BARE, Edits, EditStack
 from fed.forward.batching import Batch, Row, pad, under_token_budget
 from fed.forward.resumed import passes, stacked
+from fed.weak_memory import remembered
 
 
 class _Reached(Exception):
@@ -53,7 +53,7 @@ def output_at(base: BaseModel, batch: Batch, layer: int, cache: Any = None) -> A
     return caught[0]
 
 
-@lru_cache(maxsize=8)
+@remembered
 def returns_states(base: BaseModel, layer: int) -> bool:
     """Whether a block returns hidden states and nothing else, as a pass that resumes at its output can give."""
     return isinstance(output_at(base, pad([Row((base.pad_id,), ())], base.pad_id, base.device), layer), Tensor)

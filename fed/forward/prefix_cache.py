@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fed.edits.stack import EditStack
 from fed.forward.batching import Batch, Row, pad, under_token_budget
 from fed.forward.last_logits import last_logits
 from fed.forward.resumed import passes
+from fed.weak_memory import remembered
 
 WORTH = 0.25  # of all tokens must be prefix, or reading them apart costs more than it saves
 
@@ -145,7 +146,7 @@ def _left(mask: Tensor, width: int) -> Tensor:
     return nn.functional.pad(mask, (width - len(mask), 0))
 
 
-@lru_cache(maxsize=2)
+@remembered
 @torch.no_grad()
 def _shapes(base: BaseModel) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Of each block: (key heads, numbers of a key), and the same of values, as the model itself writes them."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+
+from fed.weak_memory import remembered
 
 NO_TEMPLATE = (
     "prompt-format = 'chat' needs a base model with a chat template, and its tokenizer has none; give an "
@@ -81,7 +82,7 @@ def turn_end(tokenizer: Any) -> int | None:
         return None
 
 
-@lru_cache(maxsize=4)
+@remembered
 def _of(tokenizer: Any, template: str) -> ChatTemplate:
     if not template:
         raise ChatTemplateError(NO_TEMPLATE)
