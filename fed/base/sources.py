@@ -12,10 +12,11 @@ from pathlib import Path
 
 from fed.base.architecture import text_model
 from fed.base.files import hub
-from fed.base.files.cache import cache_home, sample
+from fed.base.files.cache import sample
 from fed.base.files.dequantized import dequantized
 from fed.base.files.refusal import BaseModelError
 from fed.base.files.whole import require_whole, weight_files
+from fed.cache import cache_home
 
 __all__ = ["EMBEDDED", "BaseModelError", "cache_home", "check", "fingerprint", "resolve"]
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fed.cache import cache_home
 from fed.lamp.layouts import Cohort, find_files, read_users
 from fed.lamp.parsing import RecordError
 from fed.lamp.tasks import Task
@@ -74,14 +75,14 @@ def open_corpus(source: str, task: Task, *, seed: int = 0, cache_dir: Path | Non
     """The users of `task` in `source`: "synthetic", "synthetic:USERS", or a folder in one of the two layouts.
 
     The folder is the task's own or its parent. `seed` is for synthetic users. `cache_dir` keeps the Arrow
-    files (default: `perfit-fed/lamp` in $XDG_CACHE_HOME or ~/.cache).
+    files (default: `lamp` in `fed.cache.cache_home()`).
     Raises ValueError for any other source, RecordError (a ValueError) for the first bad record in it.
     """
     if source == "synthetic" or source.startswith("synthetic:"):
         return _open_synthetic(source, task, seed)
     files = find_files(Path(source).expanduser(), task)
     if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perfit-fed" / "lamp"
+        cache_dir = cache_home() / "lamp"
     entry = Path(cache_dir).expanduser() / _key(files, task)
     if not entry.is_dir():
         _build(entry, files, task)
@@ -136,7 +137,7 @@ def _build(entry: Path, files: tuple[Cohort, Cohort], task: Task) -> None:
         scratch = tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-")
     except OSError as error:
         rule = "the cache folder must be writable"
-        raise ValueError(f"{rule}; got {error}; set XDG_CACHE_HOME or cache_dir") from None
+        raise ValueError(f"{rule}; got {error}; set PERFIT_CACHE") from None
     texts = dict.fromkeys(("user_id", "cohort", "profile", "queries"), datasets.Value("large_string"))
     features = datasets.Features(texts | dict.fromkeys(("items", "asked"), datasets.Value("int32")))
     bars = datasets.are_progress_bars_disabled()

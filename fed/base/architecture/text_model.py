@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from fed.atomic_write import write_text
-from fed.base.files.cache import cache_home
 from fed.base.files.quiet import quiet
 from fed.base.files.refusal import BaseModelError, reason
 from fed.base.files.whole import require_whole, texts_read
 from fed.base.tokens import special_ids
+from fed.cache import cache_home
 
 _GIVEN = ("input_ids", "attention_mask", "position_ids")  # what every forward pass gives a base
 _SENTENCE = "Generate a headline"

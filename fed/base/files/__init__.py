@@ -6,6 +6,6 @@ safetensors      a weight file's header: what tensors it holds, and that it is n
 hub              a hub id's folder: exactly the files that are read, fetched once, resumed
 gguf             a GGUF file, in one piece or in parts
 dequantized      that file as a folder of bf16 safetensors in the cache
-cache            where derived files live
+cache            of derived files: from which ones, and made by one process at a time
 quiet            transformers without bars and advice while it loads
 """

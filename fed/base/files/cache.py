@@ -1,8 +1,7 @@
-"""Where files live that are derived from others, and may be deleted."""
+"""Files that are derived from others: what tells the others apart, and one process at a time that makes them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,13 +10,6 @@ try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
-
-
-def cache_home() -> Path:
-    """Where derived files live: $PERFIT_CACHE, else perfit-fed under the user's cache folder."""
-    if "PERFIT_CACHE" in os.environ:
-        return Path(os.environ["PERFIT_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perfit-fed"
 
 
 def sample(file: Path, pieces: int = 64, size: int = 4096) -> bytes:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fed.base.files import gguf
-from fed.base.files.cache import cache_home, making, sample
+from fed.base.files.cache import making, sample
 from fed.base.files.quiet import quiet
 from fed.base.files.refusal import BaseModelError, reason
+from fed.cache import cache_home
 
 
 def dequantized(file: Path) -> Path:

@@ -9,7 +9,7 @@ import transformers
 
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
-from fed.base import facts, sources
+from fed.base import facts
 from fed.base import model as base_model
 from fed.base.device import DeviceError, choose_device, choose_dtype, has_float64
 from fed.base.model import load
@@ -421,13 +421,3 @@ def test_two_gguf_files_of_one_name_and_size_are_two_models(tmp_path, write_gguf
         write_gguf(path, seed=seed)
         prints.add(load(str(path), device="cpu", dtype="float32").fingerprint)
     assert len(prints) == 2
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    assert sources.cache_home() == tmp_path / "cache"
-    monkeypatch.delenv("PERFIT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert sources.cache_home() == tmp_path / "xdg" / "perfit-fed"
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert sources.cache_home() == tmp_path / ".cache" / "perfit-fed"

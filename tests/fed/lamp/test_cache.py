@@ -41,8 +41,13 @@ def test_a_changed_file_is_read_again(tmp_path, cache):
     assert open_corpus(source, get_task("LaMP_7"), cache_dir=cache).cohorts["test"] == ("c",)
 
 
-def test_the_cache_is_one_memory_mapped_entry_under_the_users_cache_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ours", [False, True])
+def test_the_cache_is_one_memory_mapped_entry_under_the_cache_folder(tmp_path, monkeypatch, ours):
+    monkeypatch.delenv("PERFIT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    if ours:
+        monkeypatch.setenv("PERFIT_CACHE", str(tmp_path / "xdg" / "perfit-fed"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
     open_corpus(source, get_task("LaMP_7"))
     (entry,) = (tmp_path / "xdg" / "perfit-fed" / "lamp").iterdir()
@@ -100,5 +105,5 @@ def test_losing_the_race_to_build_an_entry_is_no_error(tmp_path, cache, monkeypa
 def test_an_unwritable_cache_folder_is_named(tmp_path):
     source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b")])
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="the cache folder must be writable; got .*set XDG_CACHE_HOME"):
+    with pytest.raises(ValueError, match="the cache folder must be writable; got .*set PERFIT_CACHE"):
         open_corpus(source, get_task("LaMP_7"), cache_dir=tmp_path / "file" / "cache")
