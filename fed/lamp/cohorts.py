@@ -6,7 +6,8 @@
             earlier half of the user's queries and the later half is the test
 
 With held-out = n the last n items of each history are the test instead, and no stage trains on them: settings are
-searched there, so that a test query decides nothing.
+searched there, so that a test query decides nothing. The last items are the latest where all have dates
+(`fed.lamp.parsing`), else the last of the file.
 
 All of this depends on the data and plain arguments alone, so every node works it out the same way.
 """

@@ -2,14 +2,16 @@
 
 The two layouts of `fed.lamp.layouts` both end here: a raw JSON object goes in, a `User` comes out, or a
 `RecordError` that names the file, the record and the rule. Ids may be strings or integers and become strings;
-texts must be strings that are not blank; labels must be the task's own. Nothing is repaired or dropped.
-Absent on purpose: fields that no method reads (dates, a news item's title in LaMP_2N) are left behind.
+texts must be strings that are not blank; labels must be the task's own. Nothing is repaired or dropped. A history is
+put in the order of its items' dates, the oldest first, where every item has one; else it stays as the file has it.
+Absent on purpose: fields that no method reads (a news item's title in LaMP_2N) are left behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ def parse_user(raw: object, task: Task, place: Place, *, needs_queries: bool, ne
         raise place.error("a test user must have at least one query", asked, "add queries or remove the user")
     queries = tuple(_parse_query(query, task, place, f"query {n}") for n, query in enumerate(asked, 1))
     _check_unique((query.id for query in queries), "query", place)
-    return User(user_id, profile, queries)
+    return User(user_id, _oldest_first(profile, items), queries)
 
 
 def question_as_user(raw: Mapping[str, Any], question_id: object, gold: object) -> dict[str, Any]:
@@ -82,6 +84,30 @@ def parse_item(raw: object, task: Task, place: Place, owner: str) -> dict[str, s
         item[INPUT_FIELD] = _text(raw, INPUT_FIELD, owner, place).removeprefix(task.instruction)
     item[task.target_field] = _answer(raw, task.target_field, task, owner, place)
     return item
+
+
+def _oldest_first(profile: tuple[dict[str, str], ...], raw: list[Any]) -> tuple[dict[str, str], ...]:
+    """The items by their `date`, those of one date as the file has them; all as the file has them where one has none.
+
+    What tells the latest items of a history, on which a run with `max-items` trains and which `held-out` asks.
+    """
+    dates = [_moment(one["date"]) if "date" in one else None for one in raw]
+    known = [date for date in dates if date is not None]
+    if len(known) < len(dates):
+        return profile
+    return tuple(profile[place] for place in sorted(range(len(profile)), key=known.__getitem__))
+
+
+def _moment(date: object) -> datetime | None:
+    """A date by ISO 8601, of which the time, the day and the month may be left out; a year may be a number."""
+    text = str(date).strip() if isinstance(date, (str, int)) and not isinstance(date, bool) else ""
+    if text.replace("-", "").isdigit() and len(text) in (4, 7):  # the year, or the year and the month
+        text += "-01-01" if len(text) == 4 else "-01"
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _parse_query(raw: object, task: Task, place: Place, owner: str) -> Query:

@@ -17,7 +17,10 @@ class Query:
 
 @dataclass(frozen=True)
 class User:
-    """One user: the history (for stage 2) and the queries (stage 1 of "others", evaluation of "test")."""
+    """One user: the history (for stage 2) and the queries (stage 1 of "others", evaluation of "test").
+
+    A history is in the order of its items' dates, the oldest first; where one has none, in the file's.
+    """
 
     user_id: str
     profile: tuple[Mapping[str, str], ...]

@@ -63,7 +63,7 @@ class Data:
     stage2_users: int = at_least(
         0, "who personalize and are tested, first by id (LaMP's layout: longest histories); 0 = all"
     )
-    max_items: int = at_least(0, "training rows a user, the latest; 0 = all")
+    max_items: int = at_least(0, "training rows a user, the latest: by date, else the file's last; 0 = all")
     held_out: int = at_least(0, "n = test on the last n history items, kept from training, not on queries", default=0)
     history_rows: str = one_of(
         HISTORY_ROWS,

@@ -46,6 +46,16 @@ def test_without_queries_the_latest_fifth_is_asked_where_the_task_has_inputs(pla
     assert NEWS.query_pair(user.queries[0]) == NEWS.history_pair(item)
 
 
+def test_the_latest_are_those_of_the_latest_dates_where_every_line_has_one(plain):
+    dated = [{"text": f"article {n}", "title": f"title {n}", "date": f"2014-05-{20 - n}"} for n in range(5)]
+    lines(plain, *dated)
+    user = read_history(plain, NEWS, "alice")
+    assert [item["text"] for item in user.profile] == [f"article {n}" for n in (4, 3, 2, 1)]
+    assert [query.gold for query in user.queries] == ["title 0"]
+    lines(plain, *dated, {"text": "article 5", "title": "title 5"})
+    assert [query.gold for query in read_history(plain, NEWS, "alice").queries] == ["title 5"]
+
+
 def test_bare_tweets_alone_are_all_kept_to_train_on(plain):
     lines(plain, *({"text": f"t{n}"} for n in range(10)))
     user = read_history(plain, TWEETS, "alice")

@@ -50,6 +50,33 @@ def test_a_tweets_plain_sentence_is_kept_where_an_item_brings_it(tmp_path, cache
     assert items == ({"id": "0", "text": "t"}, {"id": "1", "text": "t", "input": "the plain sentence"})
 
 
+@pytest.mark.parametrize(
+    ("dates", "order"),
+    [
+        (["2014-05-12", "2009-01-31", "2014-05-11"], "120"),
+        (["2014-05-12", "2014-05-12", "2014-05-11"], "201"),  # items of one date as the file has them
+        ([2016, 2006, "2011"], "120"),
+        (["2014-05", "2014", "2013-12-31"], "210"),
+        (["2014-05-12T23:30:00-02:00", "2014-05-13 01:00:00", "2014-05-12T23:59Z"], "210"),
+        (["2014-05-12", None, "2014-05-11"], "012"),  # one has none: as the file has them
+        (["2014-05-12", "May 11, 2014", "2014-05-11"], "012"),
+        (["2014-05-12", True, ""], "012"),
+    ],
+)
+@pytest.mark.parametrize("layout", [write_oppu, write_lamp])
+def test_a_history_is_in_the_order_of_its_dates_where_every_item_has_one(tmp_path, cache, layout, dates, order):
+    items = [{"id": str(n), "text": "t"} | ({} if date is None else {"date": date}) for n, date in enumerate(dates)]
+    if layout is write_oppu:
+        source = write_oppu(tmp_path / "data", [a_user("a")], [a_user("b") | {"profile": items}])
+    else:
+        splits = {name: ([a_question(f"{name}")], [{"id": name, "output": "w"}]) for name in ("train", "dev")}
+        splits["dev"][0][0]["profile"] = items
+        source = write_lamp(tmp_path / "data", splits)
+    corpus = open_corpus(source, get_task("LaMP_7"), cache_dir=cache)
+    (user,) = corpus.cohorts["test"]
+    assert "".join(item["id"] for item in corpus.user(user).profile) == order
+
+
 def test_the_parent_folder_opens_too(tmp_path, cache):
     write_oppu(tmp_path / "data" / "LaMP_7", [a_user("a")], [a_user("b")])
     assert open_corpus(str(tmp_path / "data"), get_task("LaMP_7"), cache_dir=cache).user("b").user_id == "b"
