@@ -50,7 +50,7 @@ def parser() -> Parser:
     p.add_argument(
         "--model",
         default="llama-2-7b",
-        help=f"{', '.join(PRESETS)}, a folder with a config.json, or a hub id (default: %(default)s)",
+        help=f"{', '.join(PRESETS)}, a folder with a config.json, a GGUF file, or a hub id (default: %(default)s)",
     )
     analysed = p.add_argument_group("what is analysed (the measured runs are small and the same for every method)")
     analysed.add_argument(

@@ -1,7 +1,7 @@
 """A base model's shapes without its weights: the decoder built on torch's meta device from its configuration alone.
 
-Sources: a bundled preset, a folder with a config.json, or a hub id. The presets hold only what fixes shapes (no
-rotary scaling, no dropout), so they count parameters and are of no use for loading weights.
+Sources: a bundled preset, a folder with a config.json, a GGUF file, or a hub id. The presets hold only what fixes the
+shapes (no rotary scaling, no dropout), so they count parameters and are of no use for loading weights.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fed.base import sources
 from fed.base.architecture import text_model
-from fed.base.files.refusal import reason
+from fed.base.files.refusal import BaseModelError, reason
 
 # name: (model_type, hidden, MLP, blocks, heads, key/value heads, vocabulary, whether embeddings are tied)
 _SHAPES: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
@@ -104,10 +105,13 @@ class Skeleton:
 
 @lru_cache(maxsize=16)
 def skeleton(source: str) -> Skeleton:
-    """The shapes of a preset, a folder with a config.json, or a hub id; no weights are read or made.
+    """The shapes of a preset, a folder with a config.json, a GGUF file, or a hub id; no weights are read or made.
+
+    But for a GGUF file, which is dequantized where that was not done before, as the run would do it.
 
     Raises:
         SkeletonError: one line with the value, the rule and the fix.
+        BaseModelError: the same, of a GGUF file that is not there or not whole.
     """
     from transformers import AutoConfig  # here: seconds that a device need not spend
 
@@ -119,9 +123,9 @@ def skeleton(source: str) -> Skeleton:
             config = AutoConfig.from_pretrained(_folder(source), trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = text_model.auto_class(config).from_config(config, trust_remote_code=False)
-        name = preset if preset in PRESETS else Path(source).name if Path(source).is_dir() else source
+        name = preset if preset in PRESETS else Path(source).name if Path(source).exists() else source
         return Skeleton.of(name, model)
-    except SkeletonError:
+    except (SkeletonError, BaseModelError):
         raise
     except Exception as error:
         raise SkeletonError(f"model {source!r} is no causal LM that transformers can build: {reason(error)}") from error
@@ -130,7 +134,12 @@ def skeleton(source: str) -> Skeleton:
 def _folder(source: str) -> str:
     if source and (Path(source) / "config.json").is_file():
         return source
-    rule = f"model must be one of {', '.join(PRESETS)}, a folder with a config.json, or a hub id, got {source!r}"
+    if source.endswith(".gguf"):
+        return sources.resolve(source)[1]
+    rule = (
+        f"model must be one of {', '.join(PRESETS)}, a folder with a config.json, a GGUF file, or a hub id, "
+        f"got {source!r}"
+    )
     if not source or Path(source).exists() or source.count("/") > 1 or source.startswith((".", "/", "~")):
         raise SkeletonError(rule)
     from huggingface_hub import snapshot_download
