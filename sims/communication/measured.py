@@ -19,6 +19,7 @@ from fed.base.skeleton import Skeleton, skeleton
 from fed.communication.costs import Cost, of_run
 from fed.communication.ledger import DIRECTIONS, PHASES
 from fed.communication.wire import whole_dtype
+from fed.settings.paths import base_source
 from fed.settings.settings import Settings
 
 METHODS = ("perfit", "oppu", "lora-p", "lora-c")
@@ -116,7 +117,7 @@ def measured(report: dict[str, Any], entries_of: Path) -> dict[str, Any]:
     """
     # What the shapes say, and what the ledger wrote; the last sending of stage 1 is the hand-out.
     # A narrow wire has whole edits too, for those who have nothing to change.
-    weight, expected = analytic(report, skeleton(report["settings"]["base-model"]))
+    weight, expected = analytic(report, skeleton(base_source(report["settings"]["base-model"])))
     whole = weight.federated_bytes(whole_dtype(report["settings"]["wire-dtype"]))
     with entries_of.open(encoding="utf-8") as file:
         entries = list(csv.DictReader(file))

@@ -18,6 +18,7 @@ from fed.base.skeleton import Skeleton
 from fed.exploration.delta_vectors import Context
 from fed.lamp.records import Corpus, open_corpus
 from fed.lamp.tasks import TASKS, get_task
+from fed.settings.paths import base_source
 from server_strategy.report.report import git_commit
 
 Facts = dict[str, Any]  # what a result is of, as its JSON holds it under "of"
@@ -92,7 +93,7 @@ def subject(options: argparse.Namespace, *, only: Sequence[str] = ()) -> Subject
 
 def load_base(options: argparse.Namespace) -> BaseModel:
     load = random_base.load if options.base_model.startswith(random_base.PREFIX) else base_model.load
-    return load(options.base_model, device=options.device)
+    return load(base_source(options.base_model), device=options.device)
 
 
 def folder(options: argparse.Namespace) -> Path:

@@ -24,6 +24,7 @@ from fed.answering.evaluation import ARMS, Report, last_arm
 from fed.base.skeleton import skeleton
 from fed.communication.costs import cost
 from fed.lamp.tasks import Task, get_task
+from fed.settings.paths import base_source
 
 Row = dict[str, Any]
 Sums = dict[str, Mapping[str, float]]  # user -> additive statistics of one arm
@@ -85,7 +86,7 @@ def rows(reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[Row]:
 
 def _row(table: int, stage: str, arm: str, task: str, label: str, seeds: Sequence[Report]) -> Row:
     first = seeds[0]
-    oppu = cost("oppu", skeleton(first["settings"]["base-model"]))
+    oppu = cost("oppu", skeleton(base_source(first["settings"]["base-model"])))
     every = {
         "stage 1": (first["parameters"]["stage1"], oppu.federated_parameters),
         "stage 1 + 2": (first["parameters"]["stage2"], oppu.private_parameters),

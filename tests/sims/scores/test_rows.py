@@ -11,6 +11,8 @@ from fed.base.skeleton import skeleton
 from fed.communication import costs
 from fed.lamp import metrics
 from fed.lamp.tasks import TASKS, get_task
+from fed.settings import paths
+from tests.conftest import REPOSITORY
 
 STARS = get_task("LaMP_3")
 BASE = skeleton("smollm2-135m")
@@ -72,6 +74,30 @@ def test_both_stages_of_a_method_stand_in_its_tasks_table_and_table_4_has_lora_p
 def test_labels_are_the_papers_table_2_and_texts_its_table_3(script):
     tables = {task: script("scores.rows").table_of(get_task(task)) for task in TASKS}
     assert tables == {"LaMP_2N": 2, "LaMP_2M": 2, "LaMP_3": 2, "LaMP_4": 3, "LaMP_5": 3, "LaMP_7": 3}
+
+
+def test_a_base_of_the_checkout_is_found_from_everywhere(script, reports, tiny_base, tmp_path, monkeypatch):
+    """In a report `base-model` stands as the run config has it: relative to the checkout, not to the working folder."""
+    (tmp_path / "checkout" / "sims").mkdir(parents=True)
+    (tmp_path / "checkout" / "tiny").symlink_to(tiny_base)
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "checkout" / "fed" / "settings" / "paths.py"))
+    monkeypatch.chdir(tmp_path)
+    oppu = costs.cost("oppu", skeleton(str(tiny_base)))
+    for seeds in reports.values():
+        for one in seeds:
+            one["settings"]["base-model"] = "tiny"
+    less = {(row["table"], row["method"]): row["less_than_oppu_percent"] for row in script("scores.rows").rows(reports)}
+    assert less[2, "lora-p"] == pytest.approx(100 * (1 - 9000 / oppu.private_parameters))
+
+
+def test_no_command_takes_a_reports_base_model_for_a_path_of_its_own():
+    raw = {
+        f"{file.relative_to(REPOSITORY)}: {line.strip()}"
+        for file in (REPOSITORY / "sims").rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if '["base-model"]' in line and "base_source(" not in line
+    }
+    assert raw == set()
 
 
 def test_means_deviations_parameters_and_bytes(script, reports):
