@@ -13,6 +13,7 @@ from fed.averages.average import AVERAGES
 from fed.base.device import DTYPES
 from fed.communication.wire import CODINGS, WIRE_DTYPES
 from fed.lamp.rouge_words import TOKENIZERS
+from fed.lamp.tasks import TASKS
 from fed.settings import paths
 from fed.settings.methods import ENGINES, METHODS
 from fed.settings.rules import (
@@ -56,7 +57,7 @@ class Data:
     """Whose texts, and which of them."""
 
     app: str = text("the app's own name")
-    task: str = text("LaMP_2N, LaMP_2M, LaMP_3, LaMP_4, LaMP_5 or LaMP_7")
+    task: str = one_of(TASKS, "LaMP_2N, LaMP_2M, LaMP_3, LaMP_4, LaMP_5 or LaMP_7")
     data: str = text("synthetic users, or a folder in OPPU's or LaMP's layout, or its parent")
     cohorts: str = one_of(COHORTS, "paper: some users federate, others personalize; all: every user does both")
     stage1_users: int = at_least(0, "users who federate, the first by id; 0 = all")

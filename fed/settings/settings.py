@@ -7,8 +7,9 @@ Keys are those of `[tool.flwr.app.config]` in sims/*/pyproject.toml; their rules
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from fed.averages.robust import NEEDS, NEEDS_ATTACKERS
@@ -55,7 +56,7 @@ class Settings(Data, Base, Edits, Training, Federation, Answers):
         known = keys()
         for key in config:
             if key not in known:
-                raise SettingsError(f"run config has no key {key!r}; known keys: {', '.join(sorted(known))}")
+                raise SettingsError(_unknown(str(key), known))
         config = {key: RENAMED.get(key, {}).get(str(value), value) for key, value in config.items()}
         # What is given, or has a default, under its own rule
         values: dict[str, object] = {}
@@ -94,6 +95,14 @@ def keys() -> dict[str, Field[Any]]:
     return {key_of(one.name): one for group in GROUPS for one in fields(group)}
 
 
+def _unknown(key: str, known: Collection[str]) -> str:
+    """One line about a key that there is not, with those that are like it."""
+    short = key if len(key) <= 40 else f"{key[:37]}…"
+    near = get_close_matches(key.replace("_", "-").lower(), known, n=3)
+    asked = f"; did you mean {' or '.join(near)}?" if near else ";"
+    return f"run config has no key {short!r}{asked} all keys: fed/settings/groups.py, or any sims/lamp*/pyproject.toml"
+
+
 def method_honours_its_keys(settings: Settings) -> None:
     """A method that can do only some of a key's values gets one of these (`fed.settings.methods`)."""
     for key, allowed in METHODS[settings.method].only.items():
@@ -107,7 +116,7 @@ def method_honours_its_keys(settings: Settings) -> None:
 
 def choice_has_labels(settings: Settings) -> None:
     """A choice needs labels to choose from."""
-    if settings.answer == "choice" and settings.task in TASKS and not TASKS[settings.task].labels:
+    if settings.answer == "choice" and not TASKS[settings.task].labels:
         having = ", ".join(name for name, task in TASKS.items() if task.labels)
         raise SettingsError(f"answer='choice' needs a task with labels ({having}), got {settings.task}; use 'decode'")
 

@@ -153,12 +153,26 @@ def test_a_value_of_several_lines_still_gives_a_message_of_one(config, value):
         assert "\n" not in str(error.value) and "\r" not in str(error.value)
 
 
-def test_an_unknown_key_is_told_with_the_known_ones(config):
-    with pytest.raises(SettingsError, match="no key 'round'; known keys: .*rounds") as error:
-        Settings.parse(config | {"round": 3})
-    assert "\n" not in str(error.value)
-    with pytest.raises(SettingsError, match="no key 'batch_size'"):
-        Settings.parse(config | {"batch_size": 3})
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("stage1-rnak", r"'stage1-rnak'; did you mean stage1-rank or .*\? all keys: fed/settings/groups.py"),
+        ("round", r"'round'; did you mean rounds\b"),
+        ("batch_size", r"'batch_size'; did you mean batch-size\b"),
+        ("Seed", r"'Seed'; did you mean seed\b"),
+        ("zzz", "'zzz'; all keys: fed/settings/groups.py"),
+        ("x" * 1000, "'xxx.*…'; all keys"),
+    ],
+)
+def test_an_unknown_key_is_told_in_a_short_line_with_those_that_are_like_it(config, key, near):
+    with pytest.raises(SettingsError, match=f"run config has no key {near}") as error:
+        Settings.parse(config | {key: 3})
+    assert "\n" not in str(error.value) and len(str(error.value)) <= 200
+
+
+def test_a_task_that_there_is_not_is_refused_with_those_that_there_are(config):
+    with pytest.raises(SettingsError, match="task must be one of LaMP_2N, .*LaMP_7, got 'LaMP_9'"):
+        Settings.parse(config | {"task": "LaMP_9"})
 
 
 def test_a_choice_needs_a_task_with_labels(config):
