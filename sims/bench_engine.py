@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
+
 import fed  # noqa: F401  threads are bounded before torch is loaded
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

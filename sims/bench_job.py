@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console import terminal
 from console.command import at_least_one, options_of, start, told
 from console.files import write_json

@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
+
 from fed.base import sources
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from bench.restart import run, table
 from console.command import at_least_one, options_of, start, told
 from console.files import write_json

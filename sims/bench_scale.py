@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from bench.scale import fits_table, grown, growth, measure, plot, table
 from console import terminal
 from console.command import numbers, options_of, start, told

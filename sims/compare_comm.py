@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from communication.analysis import analyse
 from communication.frontier import counted
 from communication.measured import source_of

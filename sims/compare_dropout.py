@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
 import matplotlib
 from console import terminal
 from console.command import GOES_ON, numbers, options_of, start, told

@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from cells import plan as grid
 from cells.cell import Cell, same_stage1
 from cells.estimate import duration, elapsed, estimates

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console.command import options_of, start, told
 from rich.console import Console
 from rich.table import Table

@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console import terminal
 from console.command import Parser, options_of, start, told
 from console.files import write_json

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console.command import options_of, start, told
 from farm.keys import make_device_key, make_server_keys
 

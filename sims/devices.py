@@ -18,6 +18,7 @@ import argparse
 import os
 from pathlib import Path
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console.command import Parser, at_least_one, options_of, start, told
 from farm.federation import run_devices
 from simulation.apps import SIMS

@@ -14,6 +14,7 @@ from types import ModuleType
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console import terminal
 from console.command import GOES_ON, Parser, options_of, start, told
 from console.files import write_json

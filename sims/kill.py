@@ -24,6 +24,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
+
 import fed  # noqa: F401  threads are bounded before torch is loaded
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

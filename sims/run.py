@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console.command import options_of, start, told
 from console.leaving import adopt_orphans
 from keeping.kept import kept_superlink, spared, stop

@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from cells import plan as grid
 from cells.draws import OVER
 from cells.estimate import duration, elapsed, estimates

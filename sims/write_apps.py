@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import console.installed  # noqa: F401  a Python without the project ends here
 from console.command import options_of, start, told
 
 from fed import methods
