@@ -5,18 +5,18 @@
 
 Every method splits its tensors in three: **federated** ones cross the network in training; **private** ones are a
 user's own and never do; **frozen** ones are drawn from a shared seed, equal for everybody, and are kept but not sent.
+The paper's methods stand here, for any base and Σr; what a run's method weighs is `fed.methods.method.Method.cost`.
 Deliberately absent: optimizer state and activations, which never leave the device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fed.base.skeleton import Skeleton
 from fed.communication.wire import bytes_of
-from fed.edits.loreft import EditShape
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -89,43 +89,6 @@ def perfit(base: Skeleton, ranks: tuple[int, int] = PAPER_RANKS, *, biases: bool
     return Cost("perfit", federated=collective, private=private)
 
 
-def of_run(
-    method: str,
-    base: Skeleton,
-    *,
-    layers: tuple[Sequence[int], Sequence[int]],
-    ranks: tuple[int, int],
-    frozen_r: bool = False,
-) -> Cost:
-    """The tensors of any method that a run can choose.
-
-    Args:
-        layers: the blocks that stages 1 and 2 edit.
-        ranks: of one layer, in stages 1 and 2 (`perfit` takes their sums over layers).
-        frozen_r: the R of PerFit's collective edit is the seed's (`average="frozen-r"`).
-    Raises:
-        ValueError: as `cost`.
-    """
-    collective, private = (
-        EditShape(tuple(blocks), rank, base.hidden_size).tensors() for blocks, rank in zip(layers, ranks, strict=True)
-    )
-    if method in ("perfit", "perfit-stage1"):
-        frozen = {"R": collective["R"]} if frozen_r else {}
-        sent = {"D": collective["W"], "b": collective["b"]} if frozen_r else collective
-        return Cost(method, federated=sent, private=private if method == "perfit" else {}, frozen=frozen)
-    if method == "fedreft":  # sent in the rounds, and after them trained once more and kept
-        return Cost(method, federated=collective, private=collective)
-    if method == "reft-p":
-        return Cost(method, private=private)
-    if method == "reft-cp":
-        return Cost(method, private=EditShape(tuple(layers[0]), sum(ranks), base.hidden_size).tensors())
-    if method == "stylevector":
-        return Cost(method, private={"style": (base.hidden_size,)})
-    if method in ("non-personalized", "rag", "pag"):
-        return Cost(method)
-    return cost(method, base)
-
-
 def oppu(base: Skeleton) -> Cost:
     """OPPU (Tan et al., 2024): federated LoRA on q, k, v; then a private LoRA on q, v on top of it; r = 8."""
     return Cost("oppu", federated=lora_shapes(base, ATTENTION), private=lora_shapes(base, QUERY_VALUE))
@@ -156,7 +119,7 @@ def fedsa_lora(base: Skeleton) -> Cost:
     return Cost("fedsa-lora", federated=_half(base, "A"), private=_half(base, "B"))
 
 
-METHODS: dict[str, Callable[[Skeleton], Cost]] = {
+ANALYSED: dict[str, Callable[[Skeleton], Cost]] = {
     "perfit": perfit,
     "oppu": oppu,
     "lora-p": lora_p,
@@ -172,6 +135,6 @@ def cost(method: str, base: Skeleton, *, ranks: tuple[int, int] = PAPER_RANKS) -
     Raises:
         ValueError: an unknown method, or a base without the Linears that the method adapts.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    return perfit(base, ranks) if method == "perfit" else METHODS[method](base)
+    if method not in ANALYSED:
+        raise ValueError(f"method must be one of {', '.join(ANALYSED)}, got {method!r}")
+    return perfit(base, ranks) if method == "perfit" else ANALYSED[method](base)

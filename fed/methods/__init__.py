@@ -22,14 +22,19 @@ from fed.methods.method import Method, Trained, UserRows
 from fed.settings.methods import ENGINE_LIBRARIES, METHODS
 from fed.settings.settings import Settings
 
-__all__ = ["Method", "Trained", "UserRows", "check_installed", "make"]
+__all__ = ["Method", "Trained", "UserRows", "check_installed", "class_of", "make"]
 
 
 def make(settings: Settings, base: Skeleton) -> Method:
     """The run's method for a base model of these shapes. Raises ValueError where it does not fit them."""
-    module, _, name = METHODS[settings.method].where.rpartition(".")
-    method: type[Method] = getattr(import_module(module), name)
-    return method(settings, base)
+    return class_of(settings.method)(settings, base)
+
+
+def class_of(name: str) -> type[Method]:
+    """The class of a method of the registry."""
+    module, _, of_class = METHODS[name].where.rpartition(".")
+    method: type[Method] = getattr(import_module(module), of_class)
+    return method
 
 
 def check_installed(settings: Settings) -> None:

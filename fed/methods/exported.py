@@ -5,7 +5,8 @@
     reft-p, -cp     the user's own alone
     fedreft         the user's own, which took the collective one's place; without one, the collective edit
 
-Of a run's collective edit alone, whatever the method, the first stage is exported. LoRA and StyleVector are no LoReFT.
+which each says itself (`Method.loreft`). Of a run's collective edit alone, whatever the method, the first stage is
+exported. LoRA and StyleVector are no LoReFT.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from torch import Tensor
 from fed.edits import easysteer_files, pyreft_files
 from fed.edits.loreft import EditShape
 from fed.edits.positions import Positions
+from fed.methods import class_of
+from fed.settings.methods import METHODS
 from fed.settings.rules import SAME, SettingsError, among, block_numbers
 
 FORMATS = ("pyreft", "easysteer")
-LOREFT = ("perfit", "perfit-stage1", "reft-p", "reft-cp", "fedreft")
 _WORDING = ("task", "method", "prompt-format", "retrieved", "profile", "history-rows", "max-length")
 
 Stage = tuple[tuple[int, ...], Mapping[str, Tensor], str]
@@ -39,23 +41,31 @@ def stages(
         ValueError: the method trains no LoReFT, or its blocks cannot be told.
     """
     method = str(settings.get("method"))
-    if method not in LOREFT:
+    keys = class_of(method).loreft if method in METHODS else None
+    if keys is None:
         raise SettingsError(
             f"--format {' or '.join(FORMATS)} is for LoReFT edits, and this vault is of {method!r}; take safetensors"
         )
     shared = block_numbers("layers", str(settings["layers"]))
     first = str(settings["positions"])
-    own = str(settings.get("stage2-positions", SAME))
+    own = str(settings.get(keys.positions, SAME))
     own = first if own == SAME else own
     found: list[Stage] = []
     if "D" in collective:
         collective = _with_its_R(collective, int(str(settings["seed"])))
-    if collective and not (method == "fedreft" and private):
+    if collective and not (keys.replaces and private):
         found.append((_blocks(shared, collective), collective, first))
-    if private and method in ("fedreft", "reft-cp"):
-        found.append((_blocks(shared, private), private, first if method == "fedreft" else own))
-    elif private:
-        found.append((_private_blocks(settings, shared, collective, private), private, own))
+    if private:
+        rule = str(settings.get(keys.blocks, SAME))
+        of_private = shared if keys.blocks == "layers" else _private_blocks(rule, shared, collective, private)
+        found.append((_blocks(of_private, private), private, own))
+    for blocks, tensors, _ in found:
+        if tensors.keys() != {"R", "W", "b"} or len(tensors["R"]) != len(blocks):
+            raise SettingsError(
+                f"a LoReFT edit must have R, W and b of the {len(blocks)} blocks that its settings name, got "
+                f"{', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())}; {method!r} must "
+                "say in `loreft` where its edits apply, or None (fed/methods/README.md)"
+            )
     return found
 
 
@@ -92,20 +102,19 @@ def _with_its_R(collective: Mapping[str, Tensor], seed: int) -> Mapping[str, Ten
 
 def _blocks(numbers: tuple[int, ...] | None, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     """These blocks, or all of the base model, which are as many as the tensors have."""
-    return tuple(range(len(tensors["R"]))) if numbers is None else numbers
+    return tuple(range(len(next(iter(tensors.values()))))) if numbers is None else numbers
 
 
 def _private_blocks(
-    settings: Mapping[str, object],
+    rule: str,
     shared: tuple[int, ...] | None,
     collective: Mapping[str, Tensor],
     private: Mapping[str, Tensor],
-) -> tuple[int, ...]:
+) -> tuple[int, ...] | None:
     """The blocks of the private edit, which may be named by those of the collective one."""
-    rule = str(settings.get("stage2-layers", SAME))
     if shared is None and not collective and rule not in (SAME, "all"):
         raise SettingsError(
             f"the blocks of an edit must be told from its settings, and stage2-layers={rule!r} of layers='all' tells "
             "them for a known base alone; export as safetensors"
         )
-    return _blocks(among("stage2-layers", rule, _blocks(shared, collective or private)), private)
+    return among("stage2-layers", rule, _blocks(shared, collective or private))

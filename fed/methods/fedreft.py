@@ -32,7 +32,7 @@ from fed.edits.loreft import EditBank
 from fed.edits.stack import EditStack, Layer
 from fed.forward.budget import Budget
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import LocalTraining, Tensors, Trained, UserRows
+from fed.methods.method import LocalTraining, LoReFTKeys, Tensors, Trained, UserRows
 from fed.methods.perfit import PerFit
 from fed.settings.settings import Settings
 
@@ -41,6 +41,7 @@ class FedReFT(PerFit):
     """One edit a client, mixed with the other clients' and trained, round after round."""
 
     keeps_own = True
+    loreft = LoReFTKeys("layers", "positions", replaces=True)
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)

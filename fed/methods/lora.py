@@ -44,21 +44,32 @@ class Lora(Method):
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
-        self.cost = costs.cost(settings.method, base)
+        self.parts = self.parts_on(base)
         self.targets = {
             name: modules
             for name, modules, shapes in (
-                (COLLECTIVE, costs.ATTENTION, self.cost.federated),
-                (PRIVATE, costs.QUERY_VALUE, self.cost.private),
+                (COLLECTIVE, costs.ATTENTION, self.parts.federated),
+                (PRIVATE, costs.QUERY_VALUE, self.parts.private),
             )
             if shapes
         }
 
+    def parts_on(self, base: Skeleton) -> costs.Cost:
+        """What it federates, keeps and freezes of adapters on this base; a method over this one says here what it has.
+
+        Raises:
+            ValueError: the analysis knows no method of this name.
+        """
+        return costs.cost(self.settings.method, base)
+
     def collective_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self.cost.federated)
+        return dict(self.parts.federated)
 
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self.cost.private)
+        return dict(self.parts.private)
+
+    def frozen_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.parts.frozen)
 
     def initial_collective(self) -> Tensors:
         return initial(self.collective_shapes(), generator(self.settings.seed, "collective"))

@@ -13,6 +13,7 @@ from fed.answering.reader import Question, Reader
 from fed.averages import average
 from fed.base.model import BaseModel
 from fed.base.skeleton import Skeleton
+from fed.communication.costs import Cost
 from fed.forward.batching import Row
 from fed.randomness import generator
 from fed.settings.settings import Settings
@@ -69,6 +70,22 @@ class Trained:
     result: UserResult
 
 
+@dataclass(frozen=True)
+class LoReFTKeys:
+    """Where a method's LoReFT edits apply, as the run config says it: what other software has to be told of them.
+
+    The collective edit, if there is one, is at the blocks of `layers` and the tokens of `positions`.
+
+    Attributes:
+        blocks, positions: the keys of the private edit's blocks and tokens.
+        replaces: a user's private edit takes the place of the collective one instead of following it.
+    """
+
+    blocks: str = "stage2-layers"
+    positions: str = "stage2-positions"
+    replaces: bool = False
+
+
 class Method(ABC):
     """A method for one base model's shapes, made from the settings and these alone: server and clients agree.
 
@@ -77,6 +94,7 @@ class Method(ABC):
     """
 
     keeps_own = False  # whether each user is sent tensors of its own in stage 1, and keeps what it last trained
+    loreft: LoReFTKeys | None = None  # where its tensors apply, if they are LoReFT edits {"R", "W", "b"}
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         self.settings = settings
@@ -114,6 +132,20 @@ class Method(ABC):
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name to shape of one user's private tensors; they never cross the network. Empty: none."""
         return {}
+
+    def frozen_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of what everybody draws from the run's seed and nobody sends. Empty: nothing."""
+        return {}
+
+    @property
+    def cost(self) -> Cost:
+        """What its tensors weigh."""
+        return Cost(
+            self.settings.method,
+            federated=self.collective_shapes(),
+            private=self.private_shapes(),
+            frozen=self.frozen_shapes(),
+        )
 
     def initial_collective(self) -> Tensors:
         """What the server starts stage 1 from."""

@@ -16,7 +16,7 @@ from fed.edits.loreft import EditBank, EditShape
 from fed.edits.positions import Positions
 from fed.edits.stack import EditStack, Layer
 from fed.methods.edit_reader import EditReader, on_base
-from fed.methods.method import LocalTraining, Method, Tensors, Trained
+from fed.methods.method import LocalTraining, LoReFTKeys, Method, Tensors, Trained
 from fed.randomness import generator
 from fed.settings.rules import SettingsError
 from fed.settings.settings import Settings
@@ -29,6 +29,8 @@ class PerFit(Method):
 
     A method that has one of the two alone sets the other to None.
     """
+
+    loreft: LoReFTKeys | None = LoReFTKeys()
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
@@ -65,6 +67,9 @@ class PerFit(Method):
 
     def private_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.private.tensors() if self.private else {}
+
+    def frozen_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"R": self.collective.tensors()["R"]} if self.collective and self.frozen_rotation else {}
 
     def initial_collective(self) -> Tensors:
         """The identity edit. Rows beyond those that are trained (`exact`) have a draw of their own."""

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 from fed.base.skeleton import Skeleton
 from fed.edits.loreft import EditShape
+from fed.methods.method import LoReFTKeys
 from fed.methods.perfit import PerFit
 from fed.settings.settings import Settings
 
 
 class ReFT(PerFit):
-    """φ_2 without φ_1."""
+    """φ_2 without φ_1: reft-p."""
 
     def __init__(self, settings: Settings, base: Skeleton) -> None:
         super().__init__(settings, base)
         self.collective = None
-        if settings.method == "reft-cp":
-            rank = settings.stage1_rank + settings.stage2_rank
-            self.private = EditShape(settings.edited_layers(base.layers), rank, base.hidden_size)
+
+
+class ReFTCP(ReFT):
+    """The same at both ranks together: reft-cp."""
+
+    loreft = LoReFTKeys("layers")
+
+    def __init__(self, settings: Settings, base: Skeleton) -> None:
+        super().__init__(settings, base)
+        rank = settings.stage1_rank + settings.stage2_rank
+        self.private = EditShape(settings.edited_layers(base.layers), rank, base.hidden_size)

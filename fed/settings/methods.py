@@ -39,7 +39,7 @@ METHODS: dict[str, Entry] = {
     "perfit": Entry("fed.methods.perfit.PerFit", _ANY_ENGINE),
     "perfit-stage1": Entry("fed.methods.perfit.PerFitStage1", _ANY_ENGINE),
     "reft-p": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
-    "reft-cp": Entry("fed.methods.reft.ReFT", _ANY_ENGINE),
+    "reft-cp": Entry("fed.methods.reft.ReFTCP", _ANY_ENGINE),
     "lora-c": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),
     "lora-p": Entry("fed.methods.lora.Lora", libraries=("peft",)),
     "oppu": Entry("fed.methods.lora.Lora", _ADAPTERS, libraries=("peft",)),

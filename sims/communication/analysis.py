@@ -8,7 +8,7 @@ from typing import Any
 
 from communication.tables import Report
 from fed.base.skeleton import skeleton
-from fed.communication.costs import METHODS, Cost, cost
+from fed.communication.costs import ANALYSED, Cost, cost
 from fed.communication.published import flowertune_budget, mean_reduction_percent, paper_table
 from fed.communication.traffic import CROWDS, UPLINKS, federated_traffic, serving, storage
 
@@ -26,7 +26,7 @@ def analyse(options: argparse.Namespace) -> Report:
     federated_traffic(nothing, **plan)
     serving(nothing, uses_per_day=uses, uplink=UPLINKS[0])
     base = skeleton(options.model)
-    costs = [cost(method, base, ranks=(first, second)) for method in METHODS]
+    costs = [cost(method, base, ranks=(first, second)) for method in ANALYSED]
     return {
         "model": {key: getattr(base, key) for key in ("name", "parameters", "hidden_size", "layers")},
         "settings": plan | {"wire_dtype": dtype, "sum_ranks": [first, second], "uses_per_day": uses},

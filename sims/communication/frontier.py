@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from cells.cell import LORA_RATES, Cell
 from console.files import Rows
+from simulation.apps import app_of, settings
 
 from communication.figures import byte_axis
 from communication.measured import Source
+from fed import methods
 from fed.base.skeleton import Skeleton
-from fed.communication.costs import of_run, oppu
+from fed.communication.costs import oppu
 from fed.statistics import holm, paired_t
 from server_strategy.report.svg import COLOURS, FAINT
 
@@ -64,11 +66,14 @@ ARM = "stage1+2"
 def counted(base: Skeleton) -> list[dict[str, Any]]:
     """Bytes of one user's message up by every lever, before entropy coding, and how many times fewer than OPPU's."""
     reference = oppu(base).federated_bytes("float32")
-    layers = tuple(int(block) for block in str(PLAN["layers"]).split(","))
+    # Which blocks are edited changes no byte: the first so many, which every base has.
+    layers = ",".join(str(block) for block in range(len(str(PLAN["layers"]).split(","))))
     rows = []
     for frozen in (False, True):
         for rank in RANKS:
-            weight = of_run("perfit", base, layers=(layers, layers), ranks=(rank, rank), frozen_r=frozen)
+            config = {"method": "perfit", "layers": layers, "stage2-layers": "same", "stage1-rank": rank}
+            run = settings(app_of("LaMP_7"), config | {"average": "frozen-r" if frozen else "svd"})
+            weight = methods.make(run, base).cost
             for dtype in DTYPES:
                 size = weight.federated_bytes(dtype)
                 rows.append(

@@ -15,14 +15,15 @@ from typing import Any
 from cells.cell import LORA_RATES, Cell
 from simulation.apps import SIMS, defaults
 
+from fed import methods
 from fed.base.skeleton import Skeleton, skeleton
-from fed.communication.costs import Cost, of_run
+from fed.communication.costs import Cost
 from fed.communication.ledger import DIRECTIONS, PHASES
 from fed.communication.wire import whole_dtype
 from fed.settings.paths import base_source
 from fed.settings.settings import Settings
 
-METHODS = ("perfit", "oppu", "lora-p", "lora-c")
+MEASURED = ("perfit", "oppu", "lora-p", "lora-c")
 # Small enough for four runs in twelve minutes on two cores; every key of the app's settings can be seen in its report.
 PLAN = {
     "stage1-users": 10,
@@ -79,7 +80,7 @@ def cells_of(source: Source, *, wire_dtype: str, seed: int, changes: dict[str, A
     """One cell a method, with these changes."""
     shared = {"data": source.data, "wire-dtype": wire_dtype, "seed": seed, **changes}
     plan = PLAN | _of_real_tweets() if source.task == "LaMP_7" and source.data != "synthetic" else PLAN
-    return [Cell(source.task, name, seed, {**plan, **RATES[name], "method": name, **shared}) for name in METHODS]
+    return [Cell(source.task, name, seed, {**plan, **RATES[name], "method": name, **shared}) for name in MEASURED]
 
 
 def _of_real_tweets() -> dict[str, Any]:
@@ -93,11 +94,7 @@ def analytic(report: dict[str, Any], base: Skeleton) -> tuple[Cost, dict[tuple[s
     The hand-out gives the final collective tensors to every user, and is answered without an array.
     """
     settings = Settings.parse({**defaults(SIMS / report["app"]), **report["settings"]}, finished=True)
-    layers = settings.edited_layers(base.layers), settings.private_layers(base.layers)
-    rank = settings.exact_rank or base.hidden_size if settings.average == "exact" else settings.stage1_rank
-    ranks = rank, settings.stage2_rank
-    frozen_r = settings.average == "frozen-r"
-    weight = of_run(report["method"], base, layers=layers, ranks=ranks, frozen_r=frozen_r)
+    weight = methods.make(settings, base).cost
     edit = weight.federated_bytes(settings.wire_dtype)  # on a narrow wire that of a change
     payloads = {(phase, way): 0 for phase in ("stage1", HAND_OUT, *PHASES[1:]) for way in DIRECTIONS}
     return weight, payloads | {("stage1", "down"): edit, ("stage1", "up"): edit, (HAND_OUT, "down"): edit}

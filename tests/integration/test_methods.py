@@ -9,9 +9,9 @@ import pytest
 
 from clients.device.node_config import NodeConfig
 from clients.node import Node
+from fed import methods
 from fed.answering.comparisons import PAIRS
 from fed.base import model as base_model
-from fed.communication import costs
 from fed.communication.ledger import PHASES
 from fed.lamp.records import open_corpus
 from fed.lamp.tasks import get_task
@@ -35,9 +35,7 @@ def test_the_measured_payload_is_the_analytic_one(settings, method, wire_dtype):
     run = settings(method=method, wire_dtype=wire_dtype, fraction=0.5, max_new_tokens=3, stage2_layers="2")
     report, grid, folder = federate(run, 2)
     base = base_model.load(run.base_source).skeleton
-    layers = run.edited_layers(base.layers), run.private_layers(base.layers)
-    ranks = run.stage1_rank, run.stage2_rank
-    cost = costs.of_run(method, base, layers=layers, ranks=ranks)
+    cost = methods.make(run, base).cost
     one = cost.federated_bytes(wire_dtype)
     trained = sum(row["users"] for row in report["rounds"])
     assert trained == (6 if one else 0)  # two rounds of half of six users

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fed.base.skeleton import Skeleton
+from fed.settings.methods import METHODS, Entry
+
 SIMS = Path(__file__).resolve().parents[2] / "sims"
-METHODS = ["perfit", "oppu", "lora-p", "lora-c", "ffa-lora", "fedsa-lora"]
+ANALYSED = ["perfit", "oppu", "lora-p", "lora-c", "ffa-lora", "fedsa-lora"]
 
 
 @pytest.fixture
@@ -50,9 +53,9 @@ def test_the_json_has_the_keys_that_readers_look_for(report):
     ]
     assert found["paper_mean_reduction_percent"] == 92.93 and found["flowertune"]["total_gib"] == 40.63
     assert found["model"]["parameters"] == 6_738_415_616
-    assert [row["method"] for row in found["methods"]] == METHODS
+    assert [row["method"] for row in found["methods"]] == ANALYSED
     assert set(found["scenarios"]) == {"federated", "storage", "serving"}
-    assert len(found["scenarios"]["storage"]) == len(found["scenarios"]["serving"]) == 3 * len(METHODS)
+    assert len(found["scenarios"]["storage"]) == len(found["scenarios"]["serving"]) == 3 * len(ANALYSED)
 
 
 def test_the_options_reach_the_numbers(report):
@@ -70,6 +73,20 @@ def test_the_options_reach_the_numbers(report):
     assert perfit["total"] == message * (50 + 90 + 70)
     assert found["scenarios"]["serving"][0]["day"] == 3 * 12 * (2 * 576 + 1) * 2
     assert found["paper_table"][0]["oppu_parameters"] == 6_291_456  # the paper's model, whatever --model is
+
+
+def test_a_method_of_ones_own_is_analysed_by_its_shapes_and_one_that_is_gone_gets_one_line(script, monkeypatch):
+    measured, base = script("communication.measured"), Skeleton("tiny", 0, 32, 4, ())
+    monkeypatch.setitem(METHODS, "own", Entry("tests.fed.methods.test_cost.Own"))
+    run = script("simulation.apps").settings("lamp7", {"method": "own"})
+    report = {"app": "lamp7", "method": "own", "settings": run.as_config()}
+    weight, payloads = measured.analytic(report, base)
+    assert (weight.federated, weight.private) == ({"gain": (4, 3)}, {"offset": (5,)})
+    assert payloads["stage1", "up"] == payloads["hand-out", "down"] == 48 and payloads["evaluate", "up"] == 0
+    monkeypatch.delitem(METHODS, "own")
+    with pytest.raises(ValueError, match="method must be one of .*'own'") as caught:
+        measured.analytic(report, base)
+    assert "\n" not in str(caught.value)
 
 
 def test_perfit_is_measured_at_its_apps_rates_and_on_real_tweets_at_theirs(script, tmp_path):
@@ -109,7 +126,7 @@ def test_tables_and_figures_are_written_for_each_scenario(command, tmp_path):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = ElementTree.parse(tmp_path / "out" / f"{name}.svg")
         words = " ".join("".join(element.itertext()) for element in svg.iter("{http://www.w3.org/2000/svg}text"))
-        assert "llama-2-7b" in words and all(method in words for method in METHODS)
+        assert "llama-2-7b" in words and all(method in words for method in ANALYSED)
         with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         same = json.loads((tmp_path / "out" / f"{name}.json").read_text())
@@ -136,7 +153,7 @@ def test_methods_are_measured_in_whole_runs_of_the_app(command, monkeypatch, tmp
     measured = importlib.import_module("communication.measured")
     tiny = {"base-model": str(tiny_base), "layers": "1,2", "stage1-users": 4, "stage2-users": 3, "max-items": 3}
     monkeypatch.setattr(measured, "PLAN", measured.PLAN | tiny | {"max-queries": 1, "max-new-tokens": 4})
-    monkeypatch.setattr(measured, "METHODS", ("perfit", "oppu"))
+    monkeypatch.setattr(measured, "MEASURED", ("perfit", "oppu"))
     file, out = tmp_path / "all.json", tmp_path / "out"
     line = ["--model", "smollm2-135m", "--wire-dtype", "float16", "--json", str(file), "--out", str(out)]
     assert command(line) == 0
@@ -246,7 +263,7 @@ def test_what_is_worse_or_has_too_many_bytes_has_not_met_the_goal(script, tmp_pa
 def test_a_payload_that_is_not_the_analytic_one_fails_the_command(command, monkeypatch, tmp_path, capsys):
     """By a finished cell whose bytes.csv says that one message weighed a byte too much."""
     measured = importlib.import_module("communication.measured")
-    monkeypatch.setattr(measured, "METHODS", ("perfit",))
+    monkeypatch.setattr(measured, "MEASURED", ("perfit",))
     (cell,) = measured.cells_of(measured.source_of(None), wire_dtype="float32", seed=0, changes={})
     scores = {"loss_per_token": 1.0, "rougeL": 0.1}
     report = {"app": "lamp7", "method": "perfit", "engine": "batched", "settings": cell.settings().as_config()}
