@@ -177,7 +177,7 @@ def reference_logits() -> Callable[..., Tensor]:
     def logits(base: BaseModel, ids: Sequence[int], edits: Sequence[tuple[EditBank, int, Sequence[bool]]]) -> Tensor:
         handles = []
         for bank, user, mask in edits:
-            for place, layer in enumerate(bank.shape.layers):
+            for place, layer in enumerate(bank.shape.blocks):
                 R, W, b = (bank.parameters()[name][user, place].detach() for name in ("R", "W", "b"))
                 handles.append(base.model.model.layers[layer].register_forward_hook(hook(R, W, b, mask)))
         try:

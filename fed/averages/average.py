@@ -4,7 +4,7 @@ An edit is an affine map, v(x) = M x + c with M = Rᵀ(W − R) and c = Rᵀ b, 
 Q, (QR, QW, Qb) is the same edit, so a mean of R, W and b entry by entry can destroy even clients that agree.
 All but `fedavg` average or compare the maps themselves.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size
+Shapes:  K clients · L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

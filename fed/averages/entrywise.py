@@ -1,6 +1,6 @@
 """The entrywise mean of edits, FedAvg (McMahan et al., 2017), and the shares that all weighted means take.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size
+Shapes:  K clients · L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A mean of K edits of rank r has rank K r at most. It is an edit again, of that m
 clients train come first and are the top ones, and the others are the residual that `svd` would have thrown away. Only
 the first rows are trained (`fed.methods.perfit`), so that a round adds K r to the rank at most, up to d.
 
-Shapes:  K clients · L edited layers · r rows that are trained · q rows of an edit, r ≤ q ≤ d · d hidden size
+Shapes:  K clients · L edited blocks · r rows that are trained · q rows of an edit, r ≤ q ≤ d · d hidden size
 """
 
 from __future__ import annotations

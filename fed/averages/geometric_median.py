@@ -1,6 +1,6 @@
 """The geometric median of edits as affine maps (Weiszfeld, 1937), brought back to rank r.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size
+Shapes:  K clients · L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

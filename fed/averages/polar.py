@@ -2,7 +2,7 @@
 
 Of D and never of W: W carries R, so a mean of W mixes the turning of the clients' rows into the map.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size
+Shapes:  K clients · L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

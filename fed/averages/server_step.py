@@ -15,7 +15,7 @@ W itself is never stepped: it carries R, and stepping both apart is what tears R
 
 Tensors without R and W (LoRA's, an edit's whose R is frozen) are stepped entry by entry as they are.
 
-Shapes:  L edited layers · r rank · d hidden size
+Shapes:  L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

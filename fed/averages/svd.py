@@ -1,6 +1,6 @@
 """The mean of edits as affine maps, brought back to rank r: M = Rᵀ(W − R), c = Rᵀ b.
 
-Shapes:  K clients · L edited layers · r rank · d hidden size · m columns of a factored map, K r for a mean of edits
+Shapes:  K clients · L edited blocks · r rank · d hidden size · m columns of a factored map, K r for a mean of edits
 """
 
 from __future__ import annotations

@@ -18,32 +18,34 @@ from pathlib import Path
 from typing import Any
 
 from fed.edits.positions import Positions
-from fed.edits.pyreft_files import ABOUT, Stage, in_order, new_folder, write_interventions, write_json
+from fed.edits.pyreft_files import ABOUT, PlacedEdit, in_order, new_folder, write_interventions, write_json
 
 STEERING = "steering.json"
 
 
 def write(
-    folder: Path, stages: Sequence[Stage], positions: Sequence[Positions], about: Mapping[str, Any] | None = None
+    folder: Path, edits: Sequence[PlacedEdit], positions: Sequence[Positions], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the edits of all stages, in order, into a new folder that only its owner can read.
+    """Write edits, in the order of composition, into a new folder that only its owner can read.
 
     Args:
-        stages: as for `pyreft_files.write`.
-        positions: which tokens each stage edits.
+        edits: as for `pyreft_files.write`.
+        positions: which tokens each of them edits.
         about: what `perfit.json` says; None: no such file.
     Raises:
         FileExistsError: the folder exists. OSError: it cannot be written.
     """
     with new_folder(folder) as building:
         vectors = []
-        applies = [apply_of(where) for _, where in zip(stages, positions, strict=True)]
-        for layer, stage, tensors in in_order(stages):
-            payload = building / f"block-{layer:02}-stage-{stage + 1}"
+        applies = [apply_of(where) for _, where in zip(edits, positions, strict=True)]
+        for block, number, tensors in in_order(edits):
+            payload = building / f"block-{block:02}-stage-{number + 1}"
             payload.mkdir()
-            extra = {"easysteer_training": {"act_fn": "linear", "apply": applies[stage]}}
-            write_interventions(payload, [(layer, 0, tensors)], extra)
-            vectors.append({"payload": payload.name, "algorithm": "loreft", "layers": [layer], "apply": applies[stage]})
+            extra = {"easysteer_training": {"act_fn": "linear", "apply": applies[number]}}
+            write_interventions(payload, [(block, 0, tensors)], extra)
+            vectors.append(
+                {"payload": payload.name, "algorithm": "loreft", "layers": [block], "apply": applies[number]}
+            )
         write_json(building / STEERING, {"conflict": "sequential", "vectors": vectors})
         if about is not None:
             write_json(building / ABOUT, about)

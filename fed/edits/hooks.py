@@ -1,6 +1,6 @@
 """Attach edits to decoder blocks for the length of a `with`, leaving the model clean whatever happens.
 
-A row of a batch passes through a sequence of stages (PerFit equation 2: collective, then personalized).
+A row of a batch passes through a sequence of layers (PerFit equation 2: collective, then personalized).
 Which users' edits the rows take, and where, is told to the session before each forward pass.
 """
 
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from fed.base.architecture.text_model import decoder_blocks
 from fed.edits.loreft import EditBank, loreft
 
-__all__ = ["EditSession", "Stage", "decoder_blocks", "edited"]
+__all__ = ["EditSession", "AttachedLayer", "decoder_blocks", "edited"]
 
 
 @dataclass
-class Stage:
-    """One edit of the composition, for the rows of the coming forward passes.
+class AttachedLayer:
+    """One layer of the composition (`fed.edits.stack`), for the rows of the coming forward passes.
 
     Attributes:
         bank: the edits.
         index: (B,) int64, whose edit each row takes; None where one edit is shared by all rows.
         each: row i takes edit i of the bank, whatever `index` says.
-        active: (B,) bool, rows that this stage edits at all; None for every row.
+        active: (B,) bool, rows that this layer edits at all; None for every row.
     """
 
     bank: EditBank
@@ -38,40 +38,40 @@ class Stage:
 
 
 class EditSession:
-    """The stages in force, and the mask of the coming forward pass. Made by `edited`."""
+    """The layers in force, and the mask of the coming forward pass. Made by `edited`."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = list(stages)
-        self._per_layer: dict[int, list[tuple[Tensor, Tensor, Tensor, int]]] = {}  # … and the stage's number
-        self._masks: list[Tensor | None] = [None] * len(self.stages)
+    def __init__(self, layers: Sequence[AttachedLayer]) -> None:
+        self.layers = list(layers)
+        self._per_block: dict[int, list[tuple[Tensor, Tensor, Tensor, int]]] = {}  # … and the layer's number
+        self._masks: list[Tensor | None] = [None] * len(self.layers)
 
     @property
-    def layers(self) -> list[int]:
-        return sorted({layer for stage in self.stages for layer in stage.bank.shape.layers})
+    def blocks(self) -> list[int]:
+        return sorted({block for layer in self.layers for block in layer.bank.shape.blocks})
 
     def set_rows(self, indices: Sequence[Tensor | None], actives: Sequence[Tensor | None]) -> None:
-        """Choose, stage by stage, whose edit each row takes and which rows are edited."""
-        for stage, index, active in zip(self.stages, indices, actives, strict=True):
-            stage.index, stage.active = index, active
-        self._per_layer.clear()
+        """Choose, layer by layer, whose edit each row takes and which rows are edited."""
+        for layer, index, active in zip(self.layers, indices, actives, strict=True):
+            layer.index, layer.active = index, active
+        self._per_block.clear()
 
     def set_masks(self, masks: Sequence[Tensor | None]) -> None:
-        """Per stage, (B, T) bool: where the coming forward pass is edited (see `Positions.mask`); None: everywhere."""
-        if len(masks) != len(self.stages):
-            raise ValueError(f"{len(self.stages)} stages need as many masks, got {len(masks)}")
+        """Per layer, (B, T) bool: where the coming forward pass is edited (see `Positions.mask`); None: everywhere."""
+        if len(masks) != len(self.layers):
+            raise ValueError(f"{len(self.layers)} layers need as many masks, got {len(masks)}")
         self._masks = list(masks)
 
     def gather(self) -> None:
         """Pick the rows' edits out of the banks; once per set of rows, kept over decoding steps."""
-        self._per_layer.clear()
-        for number, stage in enumerate(self.stages):
-            rows = stage.bank.each() if stage.each else stage.bank.rows(stage.index)
-            for layer, (R, W, b) in zip(stage.bank.shape.layers, rows, strict=True):
-                self._per_layer.setdefault(layer, []).append((R, W, b, number))
+        self._per_block.clear()
+        for number, layer in enumerate(self.layers):
+            rows = layer.bank.each() if layer.each else layer.bank.rows(layer.index)
+            for block, (R, W, b) in zip(layer.bank.shape.blocks, rows, strict=True):
+                self._per_block.setdefault(block, []).append((R, W, b, number))
 
-    def apply(self, layer: int, h: Tensor) -> Tensor:
-        for R, W, b, number in self._per_layer[layer]:
-            mask, active = self._masks[number], self.stages[number].active
+    def apply(self, block: int, h: Tensor) -> Tensor:
+        for R, W, b, number in self._per_block[block]:
+            mask, active = self._masks[number], self.layers[number].active
             if active is not None:
                 rows = active.unsqueeze(-1)
                 mask = rows.expand(h.shape[:2]) if mask is None else mask & rows
@@ -80,32 +80,32 @@ class EditSession:
 
 
 @contextmanager
-def edited(model: nn.Module, stages: Sequence[Stage], *, first: int = 0) -> Iterator[EditSession]:
+def edited(model: nn.Module, layers: Sequence[AttachedLayer], *, first: int = 0) -> Iterator[EditSession]:
     """Edit the outputs of decoder blocks while the context lasts.
 
     Args:
         first: blocks below it are left alone, where passes resume at its output (`fed.forward.activation_cache`).
     Raises:
-        ValueError: a layer that the model has not.
+        ValueError: a block that the model has not.
     """
-    session = EditSession(stages)
+    session = EditSession(layers)
     blocks = decoder_blocks(model)
-    for layer in session.layers:
-        if not 0 <= layer < len(blocks):
-            raise ValueError(f"layers must lie in 0..{len(blocks) - 1} for this base model, got {layer}")
+    for block in session.blocks:
+        if not 0 <= block < len(blocks):
+            raise ValueError(f"layers must lie in 0..{len(blocks) - 1} for this base model, got {block}")
 
-    def hook(layer: int) -> Any:
+    def hook(block: int) -> Any:
         def edit(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             if isinstance(output, tuple):
-                return (session.apply(layer, output[0]), *output[1:])
-            return session.apply(layer, output)
+                return (session.apply(block, output[0]), *output[1:])
+            return session.apply(block, output)
 
         return edit
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
-        for layer in (layer for layer in session.layers if layer >= first):
-            handles.append(blocks[layer].register_forward_hook(hook(layer)))
+        for block in (block for block in session.blocks if block >= first):
+            handles.append(blocks[block].register_forward_hook(hook(block)))
         yield session
     finally:
         for handle in handles:

@@ -6,7 +6,7 @@
 W − R is formed before it meets h: at initialisation W = R and b = 0, so the edit adds an exact zero and an
 untrained edit changes nothing. Deliberately absent: pyreft's dropout, which hits the whole hidden state.
 
-Shapes:  U users · L edited layers · r rank · d hidden size · B rows · T tokens
+Shapes:  U users · L edited blocks · r rank · d hidden size · B rows · T tokens
 """
 
 from __future__ import annotations
@@ -70,18 +70,18 @@ def in_coordinates(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class EditShape:
     """What an edit looks like: which decoder blocks, what rank, what hidden size."""
 
-    layers: tuple[int, ...]
+    blocks: tuple[int, ...]
     rank: int
     hidden_size: int
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers of one user's edit: per layer R and W (r·d each) and b (r)."""
-        return len(self.layers) * (2 * self.rank * self.hidden_size + self.rank)
+        """Trainable numbers of one user's edit: per block R and W (r·d each) and b (r)."""
+        return len(self.blocks) * (2 * self.rank * self.hidden_size + self.rank)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name to shape of one edit's tensors, in the order they are packed for the wire."""
-        L, r, d = len(self.layers), self.rank, self.hidden_size
+        L, r, d = len(self.blocks), self.rank, self.hidden_size
         return {"R": (L, r, d), "W": (L, r, d), "b": (L, r)}
 
 
@@ -136,8 +136,8 @@ class EditBank:
 
     def below(self, block: int) -> EditBank:
         """The edits of the decoder blocks before `block` alone, of every user; a bank of none where there are none."""
-        places = [place for place, layer in enumerate(self.shape.layers) if layer < block]
-        shape = replace(self.shape, layers=tuple(self.shape.layers[place] for place in places))
+        places = [place for place, edited in enumerate(self.shape.blocks) if edited < block]
+        shape = replace(self.shape, blocks=tuple(self.shape.blocks[place] for place in places))
         return EditBank(shape, *(tensor.detach()[:, places] for tensor in (self.R, self.W, self.b)))
 
     @torch.no_grad()
@@ -145,12 +145,12 @@ class EditBank:
         """Bring the R of these users ((A,) int64) back to the Stiefel manifold, in place, after their step.
 
         Args:
-            rows: each layer's first rows alone, among themselves; None: all.
+            rows: each block's first rows alone, among themselves; None: all.
         """
         self.R[users, :, :rows] = stiefel.qr_retraction(self.R[users, :, :rows])
 
     def rows(self, index: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per edited layer, the (R, W, b) of each row of a batch.
+        """Per edited block, the (R, W, b) of each row of a batch.
 
         Args:
             index: (B,) int64, which user's edit each row takes; None when the bank has one user, whose
@@ -163,5 +163,5 @@ class EditBank:
         return [(R, W, b) for R, W, b in zip(self.R[0], self.W[0], self.b[0], strict=True)]
 
     def each(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per edited layer, the (R, W, b) of a batch whose row i takes edit i of the bank."""
+        """Per edited block, the (R, W, b) of a batch whose row i takes edit i of the bank."""
         return list(zip(self.R.unbind(1), self.W.unbind(1), self.b.unbind(1), strict=True))

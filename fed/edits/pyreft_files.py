@@ -3,7 +3,7 @@
     config.json                                                pyvene's IntervenableConfig, one representation an edit
     intkey_layer_<l>_comp_block_output_unit_pos_nunit_1#<s>.bin   weight W (r, d), bias b (r), rotate_layer Rᵀ (d, r)
 
-The s-th stage that edits a layer is its representation #s, and pyvene applies them in that order. pyreft keeps W and b
+The s-th edit of a block is its representation #s, and pyvene applies them in that order. pyreft keeps W and b
 in bfloat16 unless told otherwise, so after `load` they are rounded; the files hold float32 (see `clients/README.md`).
 Which tokens are edited is not in these: pyreft takes that with every call (`unit_locations`). `perfit.json` says it,
 with what else a caller must know.
@@ -28,36 +28,36 @@ _FIELDS_AFTER_RANK = 9  # of pyvene's RepresentationConfig, all unused
 _TYPE = "<class 'pyreft.interventions.LoreftIntervention'>"
 ABOUT = "perfit.json"
 
-Stage = tuple[Sequence[int], Mapping[str, Tensor]]  # its layers; R, W (L, r, d) and b (L, r), float32
+PlacedEdit = tuple[Sequence[int], Mapping[str, Tensor]]  # its blocks; R, W (L, r, d) and b (L, r), float32
 
 
-def write(folder: Path, stages: Sequence[Stage], about: Mapping[str, Any] | None = None) -> None:
-    """Write the edits of all stages, in order, into a new folder that only its owner can read.
+def write(folder: Path, edits: Sequence[PlacedEdit], about: Mapping[str, Any] | None = None) -> None:
+    """Write edits, in the order of composition, into a new folder that only its owner can read.
 
     Args:
-        stages: per stage its layers, and R, W (L, r, d) and b (L, r), float32.
+        edits: of each its blocks, and R, W (L, r, d) and b (L, r), float32.
         about: what `perfit.json` says; None: no such file.
     Raises:
         FileExistsError: the folder exists. OSError: it cannot be written.
     """
     with new_folder(folder) as building:
-        before: Counter[int] = Counter()  # how many edits of a layer come before this one
+        before: Counter[int] = Counter()  # how many edits of a block come before this one
         interventions = []
-        for layer, _, tensors in in_order(stages):
-            interventions.append((layer, before[layer], tensors))
-            before[layer] += 1
+        for block, _, tensors in in_order(edits):
+            interventions.append((block, before[block], tensors))
+            before[block] += 1
         write_interventions(building, interventions)
         if about is not None:
             write_json(building / ABOUT, about)
 
 
-def in_order(stages: Sequence[Stage]) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
-    """(layer, place of its stage from 0, R and W (r, d) and b (r)) of each edit, in the order of application."""
-    for layer in sorted({layer for layers, _ in stages for layer in layers}):
-        for stage, (layers, tensors) in enumerate(stages):
-            if layer in layers:
-                place = list(layers).index(layer)
-                yield layer, stage, {name: tensors[name][place] for name in ("R", "W", "b")}
+def in_order(edits: Sequence[PlacedEdit]) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+    """(block, place of its edit from 0, R and W (r, d) and b (r)) block by block, in the order of application."""
+    for block in sorted({block for blocks, _ in edits for block in blocks}):
+        for number, (blocks, tensors) in enumerate(edits):
+            if block in blocks:
+                place = list(blocks).index(block)
+                yield block, number, {name: tensors[name][place] for name in ("R", "W", "b")}
 
 
 @contextmanager
@@ -86,14 +86,14 @@ def write_interventions(
     """Write pyvene's configuration and a file of weights for each intervention.
 
     Args:
-        interventions: (layer, which edit of that layer it is, R and W (r, d) and b (r)), in the order of application.
+        interventions: (block, which edit of that block it is, R and W (r, d) and b (r)), in the order of application.
         extra: entries of config.json besides pyvene's own.
     """
     keys, representations, widths = [], [], []
-    for layer, number, tensors in interventions:
+    for block, number, tensors in interventions:
         R, W, b = (tensors[name].detach().cpu() for name in ("R", "W", "b"))
-        keys.append(f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}")
-        representations.append([layer, "block_output", "pos", 1, R.shape[0], *[None] * _FIELDS_AFTER_RANK])
+        keys.append(f"layer_{block}_comp_block_output_unit_pos_nunit_1#{number}")
+        representations.append([block, "block_output", "pos", 1, R.shape[0], *[None] * _FIELDS_AFTER_RANK])
         widths.append(R.shape[1])
         state = OrderedDict(weight=W.clone(), bias=b.clone(), rotate_layer=R.mT.contiguous())
         torch.save(state, folder / f"intkey_{keys[-1]}.bin")

@@ -18,7 +18,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor, nn
 
-from fed.edits.hooks import EditSession, Stage, edited
+from fed.edits.hooks import AttachedLayer, EditSession, edited
 from fed.edits.loreft import EditBank
 from fed.edits.positions import Positions
 
@@ -59,7 +59,7 @@ class EditStack:
     @property
     def first_blocks(self) -> tuple[int, ...]:
         """The blocks where a layer's edits begin, from below: rows that differ in it alone are one up to there."""
-        return tuple(sorted({min(layer.bank.shape.layers) for layer in self.layers if layer.bank.shape.layers}))
+        return tuple(sorted({min(layer.bank.shape.blocks) for layer in self.layers if layer.bank.shape.blocks}))
 
     def check(self, edits: Edits) -> None:
         """Raise ValueError for a row that names an edit which is not there, or that names not one of every layer."""
@@ -78,17 +78,17 @@ class EditStack:
         Raises as `check` does.
         """
         self.check(edits)
-        begun = [min(layer.bank.shape.layers, default=block) < block for layer in self.layers]
+        begun = [min(layer.bank.shape.blocks, default=block) < block for layer in self.layers]
         return tuple(number if b else None for number, b in zip(edits or (None,) * len(begun), begun, strict=True))
 
     def edits_block(self, block: int) -> bool:
         """Whether any layer edits a block's output."""
-        return any(block in layer.bank.shape.layers for layer in self.layers)
+        return any(block in layer.bank.shape.blocks for layer in self.layers)
 
     @property
     def first_trained_block(self) -> int:
         """The lowest block that the last layer edits: what lies below its output, training leaves as it is."""
-        return min(self.trained.bank.shape.layers)
+        return min(self.trained.bank.shape.blocks)
 
     def below(self, block: int) -> EditStack:
         """The same layers, with their edits of the blocks before `block` alone: what that block's output has passed."""
@@ -111,7 +111,7 @@ class EditStack:
         """
         digest = sha256()
         for layer, number in zip(self.layers, edits, strict=bool(edits)):
-            if number is None or not layer.bank.shape.layers:
+            if number is None or not layer.bank.shape.blocks:
                 continue
             digest.update(f"{layer.positions} {layer.bank.shape} {layer.bank.R.dtype}".encode())
             for tensor in layer.bank.tensors(number).values():
@@ -143,7 +143,7 @@ class EditStack:
 
         Raises as `hooks.edited` does.
         """
-        with edited(model, [Stage(layer.bank) for layer in self.layers], first=first) as session:
+        with edited(model, [AttachedLayer(layer.bank) for layer in self.layers], first=first) as session:
             yield AttachedStack(self, session)
 
 
@@ -187,7 +187,7 @@ class AttachedStack:
         """
         copies = self._stack.trained.bank.picked(owners)
         leaves = [tensor.requires_grad_() for tensor in copies.parameters().values()]
-        last = self._session.stages[-1]
+        last = self._session.layers[-1]
         last.bank, last.each = copies, True
         frozen = [None if layer.shared else owners for layer in self._stack.frozen.layers]
         self._session.set_rows([*frozen, None], [None] * len(self._stack.layers))

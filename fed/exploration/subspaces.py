@@ -5,7 +5,7 @@ map M = Rᵀ(W − R), c = Rᵀb, the same for every orthogonal change of R's ax
 products of their maps (`fed.edits.maps`). Principal angles θ_k between two subspaces have cosines that are the singular
 values of A Bᵀ, A and B orthonormal rows.
 
-Shapes:  U users · L edited layers · r rank · d hidden size
+Shapes:  U users · L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ lora               lora-c, lora-p, oppu
 half_lora          ffa-lora, fedsa-lora: one of the two matrices is federated
 stylevector        a user's style as one direction, found without training
 non_personalized   the base as it is; rag and pag too
-exported           the trained edits as other software takes them: stages of LoReFT for pyreft and EasySteer
+exported           the trained edits as other software takes them: LoReFT for pyreft and EasySteer
 edit_reader        answers under a stack of edits, and what the answers of every method share
 """
 

@@ -1,11 +1,11 @@
-"""What a method's trained tensors are as edits that other software takes: stages of LoReFT, each with its tokens.
+"""What a method's trained tensors are as edits that other software takes: LoReFT at its blocks and tokens, in order.
 
     perfit          the collective edit, then the user's own
     perfit-stage1   the collective edit alone
     reft-p, -cp     the user's own alone
     fedreft         the user's own, which took the collective one's place; without one, the collective edit
 
-which each says itself (`Method.loreft`). Of a run's collective edit alone, whatever the method, the first stage is
+which each says itself (`Method.loreft`). Of a run's collective edit alone, whatever the method, the first is
 exported. LoRA and StyleVector are no LoReFT.
 """
 
@@ -26,12 +26,12 @@ from fed.settings.rules import SAME, SettingsError, among, block_numbers
 FORMATS = ("pyreft", "easysteer")
 _WORDING = ("task", "method", "prompt-format", "retrieved", "profile", "history-rows", "max-length")
 
-Stage = tuple[tuple[int, ...], Mapping[str, Tensor], str]
+ExportedEdit = tuple[tuple[int, ...], Mapping[str, Tensor], str]  # its blocks, its tensors, its rule of positions
 
 
-def stages(
+def edits(
     settings: Mapping[str, object], collective: Mapping[str, Tensor], private: Mapping[str, Tensor]
-) -> list[Stage]:
+) -> list[ExportedEdit]:
     """The edits in the order of composition: of each its blocks, its tensors and its rule of positions.
 
     Args:
@@ -50,23 +50,23 @@ def stages(
     first = str(settings["positions"])
     own = str(settings.get(keys.positions, SAME))
     own = first if own == SAME else own
-    found: list[Stage] = []
+    in_order: list[ExportedEdit] = []
     if "D" in collective:
         collective = _with_its_R(collective, int(str(settings["seed"])))
     if collective and not (keys.replaces and private):
-        found.append((_blocks(shared, collective), collective, first))
+        in_order.append((_blocks(shared, collective), collective, first))
     if private:
         rule = str(settings.get(keys.blocks, SAME))
         of_private = shared if keys.blocks == "layers" else _private_blocks(rule, shared, collective, private)
-        found.append((_blocks(of_private, private), private, own))
-    for blocks, tensors, _ in found:
+        in_order.append((_blocks(of_private, private), private, own))
+    for blocks, tensors, _ in in_order:
         if tensors.keys() != {"R", "W", "b"} or len(tensors["R"]) != len(blocks):
             raise SettingsError(
                 f"a LoReFT edit must have R, W and b of the {len(blocks)} blocks that its settings name, got "
                 f"{', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())}; {method!r} must "
                 "say in `loreft` where its edits apply, or None (fed/methods/README.md)"
             )
-    return found
+    return in_order
 
 
 def write(
@@ -77,19 +77,19 @@ def write(
     private: Mapping[str, Tensor],
 ) -> None:
     """Write the edits into a new folder of this form, one of FORMATS. Raises ValueError, OSError."""
-    edits = stages(settings, collective, private)
+    in_order = edits(settings, collective, private)
     about = {
         "settings": {key: settings[key] for key in _WORDING if key in settings},
         "stages": [
             {"blocks": list(blocks), "rank": int(tensors["R"].shape[-2]), "positions": positions}
-            for blocks, tensors, positions in edits
+            for blocks, tensors, positions in in_order
         ],
     }
-    bare = [(blocks, tensors) for blocks, tensors, _ in edits]
+    bare = [(blocks, tensors) for blocks, tensors, _ in in_order]
     if form == "pyreft":
         pyreft_files.write(folder, bare, about)
     else:
-        easysteer_files.write(folder, bare, [Positions.parse(positions) for _, _, positions in edits], about)
+        easysteer_files.write(folder, bare, [Positions.parse(positions) for _, _, positions in in_order], about)
 
 
 def _with_its_R(collective: Mapping[str, Tensor], seed: int) -> Mapping[str, Tensor]:

@@ -78,7 +78,7 @@ class PerFit(Method):
         shape = replace(self.collective, rank=self.settings.stage1_rank)
         start = EditBank.identity(shape, [generator(self.settings.seed, "collective")]).tensors(0)
         if self.collective.rank > shape.rank:
-            more = (len(shape.layers), self.collective.rank - shape.rank, shape.hidden_size)
+            more = (len(shape.blocks), self.collective.rank - shape.rank, shape.hidden_size)
             noise = torch.randn(more, generator=generator(self.settings.seed, "collective", "more rows"))
             R = stiefel.qr_retraction(torch.cat([start["R"], noise], dim=1))
             start = {"R": R, "W": R.clone(), "b": torch.zeros(R.shape[:2])}

@@ -19,7 +19,7 @@ forward hooks of the model (frozen layers, the choice of logits, transformers' o
 intervention draws from the global generator; a row with fewer positions than its neighbours needs a filler,
 and a filler that repeats a real position counts that position's gradient twice.
 
-Shapes:  L edited layers · r rank · d hidden size · B rows · T tokens
+Shapes:  L edited blocks · r rank · d hidden size · B rows · T tokens
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _reft_model(pyreft: Any, base: BaseModel, bank: EditBank, seed: int) -> tupl
     # A path makes the same hook as "block_output", also for models that pyvene has no table of names for.
     representations = [
         {"component": f"{path}[{layer}].output", "low_rank_dimension": bank.shape.rank, "intervention": made}
-        for layer, made in zip(bank.shape.layers, interventions, strict=True)
+        for layer, made in zip(bank.shape.blocks, interventions, strict=True)
     ]
     config = pyreft.ReftConfig(representations=representations)
     reft = pyreft.get_reft_model(base.model, config, set_device=False)
@@ -212,7 +212,7 @@ def _adamw(interventions: Sequence[Any], settings: TrainSettings) -> torch.optim
 @torch.no_grad()
 def _copy_back(interventions: Sequence[Any], bank: EditBank) -> None:
     edits = _edit(interventions)
-    for k in range(len(bank.shape.layers)):
+    for k in range(len(bank.shape.blocks)):
         for into, trained in zip((bank.R, bank.W, bank.b), edits[3 * k : 3 * k + 3], strict=True):
             into[0, k] = trained
 

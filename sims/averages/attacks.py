@@ -6,7 +6,7 @@
 
 A backdoor is trained as every user trains, and sent as it is; the others change W − R and b and leave R.
 
-Shapes:  L edited layers · r rank · d hidden size
+Shapes:  L edited blocks · r rank · d hidden size
 """
 
 from __future__ import annotations

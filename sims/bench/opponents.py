@@ -38,7 +38,7 @@ def pyreft_alone(
     config = pyreft.ReftConfig(
         representations=[
             {"layer": block, "component": "block_output", "low_rank_dimension": edit.shape.rank, "intervention": made}
-            for block, made in zip(edit.shape.layers, interventions, strict=True)
+            for block, made in zip(edit.shape.blocks, interventions, strict=True)
         ]
     )
     reft = pyreft.get_reft_model(base.model, config, set_device=False)

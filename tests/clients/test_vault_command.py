@@ -121,7 +121,7 @@ def test_an_export_in_pyrefts_format_gives_the_same_logits_in_pyreft_itself(
         state = torch.load(tmp_path / "out" / f"intkey_{name}.bin", weights_only=True)
         intervention.learned_source.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
     everywhere, last = [list(range(7))], [[5, 6]]
-    layers = sorted({*collective.shape.layers, *private_layers})
+    layers = sorted({*collective.shape.blocks, *private_layers})
     order = [
         at for layer in layers for at, own in ((everywhere, (1, 2)), (last, private_layers)) if layer in own
     ]  # as config.json lists them
@@ -192,12 +192,12 @@ def test_every_loreft_method_is_read_back_by_pyreft_bit_for_bit(exported, tiny_l
     expected = [
         (layer, number, bank)
         for layer in (1, 2)
-        for number, bank in enumerate(bank for bank in banks if layer in bank.shape.layers)
+        for number, bank in enumerate(bank for bank in banks if layer in bank.shape.blocks)
     ]
     assert len(loaded.interventions) == len(expected)
     for (name, intervention), (layer, number, bank) in zip(loaded.interventions.items(), expected, strict=True):
         assert name == f"layer_{layer}_comp_block_output_unit_pos_nunit_1#{number}"
-        place = bank.shape.layers.index(layer)
+        place = bank.shape.blocks.index(layer)
         assert torch.equal(intervention.rotate_layer.weight.mT, bank.R[0, place])
         assert torch.equal(intervention.learned_source.weight, bank.W[0, place].bfloat16())
         assert torch.equal(intervention.learned_source.bias, bank.b[0, place].bfloat16())

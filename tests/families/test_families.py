@@ -142,9 +142,9 @@ def test_a_folder_of_the_family_passes_the_check_and_is_loaded_as_it_was(family,
 @every_family
 def test_edits_leave_as_pyreft_files_and_answer_the_same_when_they_are_read_back(family, random_bank, tmp_path):
     bank, _ = trained(family, random_bank, ("a",), ALL, epochs=2)
-    pyreft_files.write(tmp_path / "edit", [(bank.shape.layers, bank.tensors(0))])
+    pyreft_files.write(tmp_path / "edit", [(bank.shape.blocks, bank.tensors(0))])
     read = {}
-    for layer in bank.shape.layers:
+    for layer in bank.shape.blocks:
         state = torch.load(tmp_path / "edit" / f"intkey_layer_{layer}_comp_block_output_unit_pos_nunit_1#0.bin")
         for name, tensor in (("R", state["rotate_layer"].mT), ("W", state["weight"]), ("b", state["bias"])):
             read.setdefault(name, []).append(tensor)

@@ -20,13 +20,13 @@ from fed.lamp.tasks import get_task
 
 SUMMARY = "metric against percent of parameters, over methods and tasks (Figures 1b and 9)"
 TASKS = "LaMP_2N,LaMP_4,LaMP_5,LaMP_7"
-METHODS = "perfit,perfit-stage1,reft-p,oppu,lora-c,lora-p"
+DEFAULT_METHODS = "perfit,perfit-stage1,reft-p,oppu,lora-c,lora-p"
 
 
 def add_options(p: Parser) -> None:
     runs.add_options(p)
     p.add_argument("--tasks", default=TASKS, metavar="T,…", help="default: %(default)s")
-    p.add_argument("--methods", default=METHODS, metavar="M,…", help="default: %(default)s")
+    p.add_argument("--methods", default=DEFAULT_METHODS, metavar="M,…", help="default: %(default)s")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

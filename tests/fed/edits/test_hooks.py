@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from fed.edits.hooks import EditSession, Stage, decoder_blocks, edited
+from fed.edits.hooks import AttachedLayer, EditSession, decoder_blocks, edited
 
 IDS = torch.tensor([[5, 9, 40, 7, 3, 61], [8, 8, 12, 90, 44, 2]])
 
@@ -32,13 +32,13 @@ def by_hand(h, R, W, b):
 
 def everywhere(session):
     session.gather()
-    session.set_masks([torch.ones_like(IDS, dtype=torch.bool)] * len(session.stages))
+    session.set_masks([torch.ones_like(IDS, dtype=torch.bool)] * len(session.layers))
 
 
-def test_two_stages_compose_as_the_second_after_the_first_at_the_block_output(tiny64, random_bank):
+def test_two_layers_compose_as_the_second_after_the_first_at_the_block_output(tiny64, random_bank):
     first, second = random_bank(1, layers=(1,)), random_bank(2, layers=(1,), rank=3, seed=1)
     plain = block_outputs(tiny64, tiny64.model)
-    with edited(tiny64.model, [Stage(first), Stage(second, torch.tensor([1, 0]))]) as session:
+    with edited(tiny64.model, [AttachedLayer(first), AttachedLayer(second, torch.tensor([1, 0]))]) as session:
         everywhere(session)
         both = block_outputs(tiny64, tiny64.model)
     assert torch.equal(both[0], plain[0])
@@ -54,8 +54,8 @@ def test_two_stages_compose_as_the_second_after_the_first_at_the_block_output(ti
 
 def test_each_layer_has_its_own_edit_and_other_layers_have_none(tiny64, random_bank, reference_logits):
     bank = random_bank(1, layers=(0, 3))
-    with edited(tiny64.model, [Stage(bank)]) as session:
-        assert session.layers == [0, 3]
+    with edited(tiny64.model, [AttachedLayer(bank)]) as session:
+        assert session.blocks == [0, 3]
         everywhere(session)
         found = block_outputs(tiny64, tiny64.model)
     plain = block_outputs(tiny64, tiny64.model)
@@ -71,11 +71,11 @@ def test_rows_that_are_not_active_and_positions_outside_the_mask_are_not_edited(
     mask = torch.tensor([[True, True, False, False, True, False], [False, True, True, False, False, True]])
     for collective in ([True, True], [True, False], [False, True], [False, False]):
         for private in ([True, True], [False, True]):
-            with edited(tiny64.model, [Stage(shared), Stage(own)]) as session:
+            with edited(tiny64.model, [AttachedLayer(shared), AttachedLayer(own)]) as session:
                 actives = [torch.tensor(collective), torch.tensor(private)]
                 session.set_rows([None, torch.tensor([0, 1])], actives)
                 session.gather()
-                session.set_masks([mask] * len(session.stages))
+                session.set_masks([mask] * len(session.layers))
                 with torch.no_grad():
                     logits = tiny64.model(input_ids=IDS).logits
             for row in range(2):
@@ -87,7 +87,7 @@ def test_rows_that_are_not_active_and_positions_outside_the_mask_are_not_edited(
 
 
 def test_rows_that_are_not_active_are_not_edited_without_a_mask_either(tiny64, random_bank):
-    session = EditSession([Stage(random_bank(1, layers=(1,)), None, torch.tensor([True, False]))])
+    session = EditSession([AttachedLayer(random_bank(1, layers=(1,)), None, torch.tensor([True, False]))])
     session.gather()
     h = torch.randn(2, 3, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     out = session.apply(1, h)
@@ -98,7 +98,7 @@ def test_rows_that_are_not_active_are_not_edited_without_a_mask_either(tiny64, r
 def test_new_rows_take_effect_and_stale_ones_cannot_be_used(tiny64, random_bank):
     bank = random_bank(2, layers=(1,))
     h = torch.randn(1, 3, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    session = EditSession([Stage(bank, torch.tensor([0]))])
+    session = EditSession([AttachedLayer(bank, torch.tensor([0]))])
     session.gather()
     before = session.apply(1, h)
     session.set_rows([torch.tensor([1])], [None])
@@ -109,8 +109,8 @@ def test_new_rows_take_effect_and_stale_ones_cannot_be_used(tiny64, random_bank)
 
 
 def test_the_model_is_clean_after_the_context(tiny32, random_bank, hooks_of):
-    with edited(tiny32.model, [Stage(random_bank(1)), Stage(random_bank(1, seed=1))]):
-        assert hooks_of(tiny32.model) == 2  # one a layer, whatever the number of stages
+    with edited(tiny32.model, [AttachedLayer(random_bank(1)), AttachedLayer(random_bank(1, seed=1))]):
+        assert hooks_of(tiny32.model) == 2  # one a block, whatever the number of layers
     assert hooks_of(tiny32.model) == 0
 
 
@@ -119,7 +119,7 @@ def test_the_model_is_clean_after_an_exception_inside(tiny64, random_bank, hooks
         plain = tiny64.model(input_ids=IDS).logits
     with (
         pytest.raises(RuntimeError, match="inside"),
-        edited(tiny64.model, [Stage(random_bank(1))]) as session,
+        edited(tiny64.model, [AttachedLayer(random_bank(1))]) as session,
     ):
         everywhere(session)
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_the_model_is_clean_after_an_exception_inside(tiny64, random_bank, hooks
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_layer_that_the_model_has_not_is_refused_and_leaves_it_clean(tiny32, random_bank, hooks_of, layer):
     with pytest.raises(ValueError, match=rf"layers must lie in 0\.\.3 for this base model, got {layer}"):  # noqa: SIM117
-        with edited(tiny32.model, [Stage(random_bank(1, layers=sorted((1, layer))))]):
+        with edited(tiny32.model, [AttachedLayer(random_bank(1, layers=sorted((1, layer))))]):
             pytest.fail("the context was entered")
     assert hooks_of(tiny32.model) == 0
 
@@ -143,7 +143,7 @@ def test_an_attach_that_fails_halfway_leaves_the_model_clean(tiny32, random_bank
         raise RuntimeError("no more hooks")
 
     monkeypatch.setattr(decoder_blocks(tiny32.model)[2], "register_forward_hook", fail)
-    with pytest.raises(RuntimeError, match="no more hooks"), edited(tiny32.model, [Stage(random_bank(1))]):
+    with pytest.raises(RuntimeError, match="no more hooks"), edited(tiny32.model, [AttachedLayer(random_bank(1))]):
         pytest.fail("the context was entered")
     assert hooks_of(tiny32.model) == 0
 
@@ -161,7 +161,7 @@ def test_a_block_that_returns_a_tuple_keeps_what_follows_the_hidden_state(random
 
     model, bank = Model(), random_bank(1, layers=(1,))
     h = torch.randn(1, 3, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    with edited(model, [Stage(bank)]) as session:
+    with edited(model, [AttachedLayer(bank)]) as session:
         session.gather()
         out, extra = model.layers[1](h)
     assert extra == "kept"

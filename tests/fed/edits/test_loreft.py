@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fed.edits.hooks import Stage, edited
+from fed.edits.hooks import AttachedLayer, edited
 from fed.edits.loreft import EditBank, EditShape, loreft
 from fed.edits.stiefel import orthogonality_error
 from fed.randomness import generator
@@ -83,9 +83,9 @@ def test_untrained_edits_change_no_bit_of_a_models_logits(make_base, dtype):
     )
     with torch.no_grad():
         plain = base.model(input_ids=ids).logits
-        with edited(base.model, [Stage(shared), Stage(own, torch.tensor([1, 0]))]) as session:
+        with edited(base.model, [AttachedLayer(shared), AttachedLayer(own, torch.tensor([1, 0]))]) as session:
             session.gather()
-            session.set_masks([torch.ones_like(ids, dtype=torch.bool)] * len(session.stages))
+            session.set_masks([torch.ones_like(ids, dtype=torch.bool)] * len(session.layers))
             assert torch.equal(base.model(input_ids=ids).logits, plain)
             own.W[1, 3, 0, 0] += 1.0  # the hooks do run: the same call is another once the edit is trained
             session.gather()
@@ -105,7 +105,7 @@ def test_untrained_edits_change_no_bit_of_a_models_logits(make_base, dtype):
 def test_an_edit_has_two_matrices_and_a_bias_a_layer(layers, rank, hidden, expected):
     shape = EditShape(tuple(range(layers)), rank, hidden)
     assert shape.parameters == expected
-    bank = EditBank.identity(EditShape(shape.layers, rank, hidden), [generator(0)])
+    bank = EditBank.identity(EditShape(shape.blocks, rank, hidden), [generator(0)])
     assert sum(t.numel() for t in bank.tensors(0).values()) == expected
     assert {name: tuple(t.shape) for name, t in bank.tensors(0).items()} == shape.tensors()
     assert list(shape.tensors()) == ["R", "W", "b"]

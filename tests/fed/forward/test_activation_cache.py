@@ -86,7 +86,7 @@ def test_training_gives_the_same_edits_with_and_without(tiny64, random_bank, fro
 
 def test_the_frozen_blocks_see_each_row_once_whatever_the_epochs(tiny64, random_bank, monkeypatch):
     monkeypatch.setattr("fed.training.gradients.CACHE", ActivationCache())
-    first = min(random_bank(1).shape.layers)
+    first = min(random_bank(1).shape.blocks)
     seen = {"below": 0, "above": 0}
     blocks = decoder_blocks(tiny64.model)
     handles = [

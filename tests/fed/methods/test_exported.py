@@ -31,15 +31,15 @@ def test_the_blocks_and_tokens_of_an_export_are_those_that_the_method_trains(met
     if made.private:
         expected = [] if made.loreft.replaces else expected
         expected.append((made.private, made.private_positions))
-    stages = exported.stages(run.as_config(), collective, private)
-    assert [blocks for blocks, _, _ in stages] == [shape.layers for shape, _ in expected]
-    assert [Positions.parse(rule) for _, _, rule in stages] == [positions for _, positions in expected]
+    edits = exported.edits(run.as_config(), collective, private)
+    assert [blocks for blocks, _, _ in edits] == [shape.blocks for shape, _ in expected]
+    assert [Positions.parse(rule) for _, _, rule in edits] == [positions for _, positions in expected]
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if not methods.class_of(name).loreft])
 def test_a_method_without_loreft_edits_gets_one_line(method):
     with pytest.raises(SettingsError, match=f"is for LoReFT edits, and this vault is of '{method}'; take safetensors"):
-        exported.stages({"method": method}, {}, {})
+        exported.edits({"method": method}, {}, {})
 
 
 class AtTheFirstBlock(ReFT):
@@ -64,14 +64,14 @@ def test_a_method_of_ones_own_is_exported_by_what_it_says_and_one_that_says_wron
     for name in ("AtTheFirstBlock", "AtStage1sBlocks"):
         monkeypatch.setitem(METHODS, name, Entry(f"{__name__}.{name}"))
     says = settings(method="AtStage1sBlocks", **PLACES)
-    ((blocks, tensors, rule),) = exported.stages(
+    ((blocks, tensors, rule),) = exported.edits(
         says.as_config(), {}, edit_of(methods.make(says, BASE).private_shapes())
     )
     assert (blocks, rule, tensors["R"].shape) == ((1, 2, 3), "l2", (3, 1, 8))
     wrong = settings(method="AtTheFirstBlock", **PLACES)
     with pytest.raises(SettingsError, match=r"of the 2 blocks that its settings name, got R \(1, 1, 8\)") as caught:
-        exported.stages(wrong.as_config(), {}, edit_of(methods.make(wrong, BASE).private_shapes()))
+        exported.edits(wrong.as_config(), {}, edit_of(methods.make(wrong, BASE).private_shapes()))
     assert "'AtTheFirstBlock' must say in `loreft`" in str(caught.value) and "\n" not in str(caught.value)
     monkeypatch.delitem(METHODS, "AtStage1sBlocks")  # a vault of a method that this checkout has not
     with pytest.raises(SettingsError, match="this vault is of 'AtStage1sBlocks'; take safetensors"):
-        exported.stages(says.as_config(), {}, {})
+        exported.edits(says.as_config(), {}, {})

@@ -95,7 +95,7 @@ def reference_train(base, bank, rows, draw, settings, rule, frozen=()):
     optimizer = torch.optim.AdamW(p.values(), lr=0.0, weight_decay=0.0)
     plan = minibatches(len(rows), settings.batch_size, settings.epochs, draw)
     warm, losses = math.ceil(settings.warmup * len(plan)), []
-    stages = [(one.shape.layers, one.tensors(0), at) for one, at in frozen]
+    stages = [(one.shape.blocks, one.tensors(0), at) for one, at in frozen]
     for step, chosen in enumerate(plan):
         if settings.constant:
             rate = settings.rate
@@ -105,7 +105,7 @@ def reference_train(base, bank, rows, draw, settings, rule, frozen=()):
             rate = settings.rate * (len(plan) - step) / (len(plan) - warm)
         optimizer.zero_grad()
         tokens = sum(len(rows[i].completion) for i in chosen)
-        loss = sum(loss_of_row(base, rows[i], [*stages, (bank.shape.layers, p)], rule) for i in chosen) / tokens
+        loss = sum(loss_of_row(base, rows[i], [*stages, (bank.shape.blocks, p)], rule) for i in chosen) / tokens
         losses.append(float(loss.detach()))
         for name in p:
             loss = loss + settings.proximal_mu / 2 * (p[name] - start[name]).square().sum()
