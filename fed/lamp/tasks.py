@@ -68,11 +68,6 @@ class Task:
     max_new_tokens: int
     folders: tuple[str, ...]  # the names a data folder of this task goes by: ours, OPPU's
 
-    @property
-    def history_fields(self) -> tuple[str, ...]:
-        """The fields that a profile item must have besides its id."""
-        return (self.target_field,) if self.source_field is None else (self.source_field, self.target_field)
-
     def query_text(self, query: Query) -> str:
         """The query's text without the instruction (all of an input that is worded differently), uncut."""
         return query.input.removeprefix(self.instruction)

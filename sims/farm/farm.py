@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -239,9 +238,3 @@ class Farm:
                 executable=shutil.which(command[0], path=environment["PATH"]),
                 start_new_session=True,  # Ctrl-C reaches the script alone, which then stops them in order
             )
-
-
-def reachable(port: int) -> bool:
-    """Whether something listens on a loopback port."""
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0

@@ -43,6 +43,6 @@ def test_the_table_has_every_tasks_fields_and_the_words_that_its_queries_begin_w
     assert [row[0] for row in rows] == list(TASKS)
     for name, fields, words, _ in rows:
         task = TASKS[name]
-        assert set(re.findall(r"`(\w+)`", fields)) - {INPUT_FIELD} == set(task.history_fields)
+        assert set(re.findall(r"`(\w+)`", fields)) - {INPUT_FIELD} == {task.source_field, task.target_field} - {None}
         start, _, end = words.partition(" … ")
         assert task.instruction.startswith(start) and task.instruction.strip().endswith(end)

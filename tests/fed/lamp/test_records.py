@@ -38,7 +38,7 @@ def test_every_development_folder_opens_and_counts_as_plain_json_does(name, cach
             user = corpus.user(raw["user_id"])
             assert user.user_id == raw["user_id"]
             assert user.queries == tuple(Query(**query) for query in raw["query"])
-            kept = ("id", *task.history_fields)
+            kept = ("id", *filter(None, (task.source_field,)), task.target_field)
             assert user.profile == tuple({key: item[key] for key in kept} for item in raw["profile"])
 
 

@@ -122,8 +122,8 @@ def test_tasks_agree_with_lamp_on_kinds_labels_and_metrics():
     assert get_task("LaMP_3").metrics == ("mae", "rmse")
     assert get_task("LaMP_2M").metrics == ("accuracy", "f1")
     assert get_task("LaMP_5").metrics == ("rouge1", "rougeL")
-    assert get_task("LaMP_2N").history_fields == ("text", "category")
-    assert get_task("LaMP_7").history_fields == ("text",)
+    assert (get_task("LaMP_2N").source_field, get_task("LaMP_2N").target_field) == ("text", "category")
+    assert (get_task("LaMP_7").source_field, get_task("LaMP_7").target_field) == (None, "text")
 
 
 def test_an_unknown_task_is_refused_and_the_known_ones_are_named():
