@@ -8,13 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fed import methods
 from fed.lamp.tasks import get_task
 from fed.methods import Method
-from fed.privacy.vault import NO_COLLECTIVE
 from fed.resuming.lock import holding
 from fed.settings.settings import Settings
 from server_strategy import personalization
@@ -30,10 +28,8 @@ from server_strategy.grid.wrapped.reading import ReadingGrid
 from server_strategy.grid.wrapped.supervised import SupervisedGrid
 from server_strategy.report.run_log import RunLog, say, warn
 from server_strategy.rounds import pooled
-from server_strategy.rounds.federate import federate
-from server_strategy.rounds.participation import Devices
-from server_strategy.rounds.strategy import make_strategy
 from server_strategy.screening.replies import Screen
+from server_strategy.stage1 import Stage1
 
 
 def run(grid: Grid, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -97,8 +93,15 @@ def _run(grid: Grid, settings: Settings, folder: Path, held: ExitStack) -> dict[
         trainers = pooled.centre(grid, node, translation=translation.whole, timeout=timeout, work=work, screen=screen)
     try:
         with log.phase("stage1"):
-            rows = federation.stage1
-            collective, users = train_collective(trainers, testers, settings, method, history, rows, log, broadcasts)
+            collective, users = Stage1(
+                trainers=trainers,
+                testers=testers,
+                method=method,
+                history=history,
+                rows_of_users=federation.stage1,
+                log=log,
+                broadcasts=broadcasts,
+            ).run()
         with log.phase("stage2"):
             train_private(testers, users, collective, method, log)
         with log.phase("evaluate"):
@@ -115,81 +118,6 @@ def require_rows(federation: Federation) -> None:
         warn(f"user {user!r} has no row to federate on and takes no part in stage 1")
     if not federation.stage1:
         raise RunError("stage 1 needs a user with rows to train on, and no user has any")
-
-
-def train_collective(
-    trainers: UserGrid,
-    testers: UserGrid,
-    settings: Settings,
-    method: Method,
-    history: History,
-    rows_of_users: Mapping[str, int],
-    log: RunLog,
-    broadcasts: Broadcasts | None = None,
-) -> tuple[str, list[str]]:
-    """Stage 1 and its hand-out. Returns (the collective edit's fingerprint, the users who can go on with it).
-
-    Args:
-        trainers: the users that federate; where stage 1 is pooled, the centre.
-        testers: those that personalize and are tested, who are handed the final edit.
-        settings: the run's.
-        method: what it federates; where that is nothing, nothing is sent, and all testers go on.
-        history: the rounds that are finished already, and where new ones are kept.
-        rows_of_users: how many training rows each user that federates has.
-        log: takes what screening finds of a user.
-        broadcasts: where the wire is narrow, those of the run.
-    """
-    if not method.collective_shapes():
-        say(f"stage 1: {settings.method} federates nothing")
-        return NO_COLLECTIVE, testers.users
-    translation = trainers.translation
-    rows: list[dict[str, Any]] = []
-    arrays = translation.to_record(history.edit or method.initial_collective())
-
-    def keep(number: int, arrays: ArrayRecord, of_devices: dict[str, Any]) -> None:
-        history.keep(number, translation.from_record(arrays), rows.pop() | of_devices, remembering)
-
-    # Training: in one place, or round by round.
-    if settings.stage1 == "pooled":
-        say("stage 1: pooled, central training on all users' rows; its bytes are those of the hand-out alone")
-        remembering: list[object] = []
-        if not history.finished:
-            arrays = pooled.train_pooled(trainers, method, on_round=rows.append)
-            keep(1, arrays, {})
-    else:
-        devices = Devices(settings, rows_of_users)
-
-        def on_user(number: int, place: int, line: str, left_out: bool) -> None:
-            user = trainers.user(place)
-            log.add_error("stage1", number, user, line) if left_out else warn(f"user {user!r}, round {number}: {line}")
-
-        strategy = make_strategy(
-            settings,
-            method,
-            translation=translation,
-            fraction=devices.fraction,
-            on_round=rows.append,
-            on_user=on_user,
-        )
-        remembering = [*strategy.remembering, *([broadcasts] if broadcasts else [])]
-        history.remind(remembering)
-        arrays = federate(
-            strategy,
-            trainers,
-            arrays,
-            devices=devices,
-            warn=warn,
-            first=history.finished + 1,
-            last=settings.rounds,
-            timeout=settings.reply_timeout or None,
-            on_finished=keep,
-        )
-    # The hand-out, of what users then have: on a narrow wire, what the changes lead to.
-    testers.round = settings.stage1_rounds + 1
-    arrays = testers.broadcast(testers.round, arrays)
-    if broadcasts:
-        log.keep_collective(method.whole(translation.from_record(arrays)))
-    return personalization.hand_out(testers, testers.users, arrays, warn, method.whole)
 
 
 def train_private(testers: UserGrid, users: list[str], collective: str, method: Method, log: RunLog) -> None:

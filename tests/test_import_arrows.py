@@ -58,7 +58,8 @@ FLOORS: dict[str, list[dict[str, set[str]]]] = {
         {"grid": {"screening"}},
         {"personalization": {"grid"}, "report": {"grid"}, "rounds": {"grid", "screening"}},
         {"checkpoint": {"grid", "report"}},
-        {"run": {"checkpoint", "grid", "personalization", "report", "rounds", "screening"}},
+        {"stage1": {"checkpoint", "grid", "personalization", "report", "rounds"}},
+        {"run": {"checkpoint", "grid", "personalization", "report", "rounds", "screening", "stage1"}},
         {"app": {"grid", "report", "run"}},
     ],
     "sims": [

@@ -68,19 +68,6 @@ def build(
             (without a user).
         stopped: why the run ended before its end; None where it did not.
     """
-    task = get_task(settings.task)
-    # Scores: of all users' statistics together, and of each user's.
-    arms = {arm: arm_scores(task, [sums[arm] for sums in statistics.values() if arm in sums]) for arm in ARMS}
-    users = [
-        {
-            "user_id": user,
-            "arms": {arm: _row(arm_scores(task, [sums[arm]])) if arm in sums else None for arm in ARMS},
-            "sums": dict(sums),  # what scores of several users are computed from
-        }
-        for user, sums in sorted(statistics.items())
-    ]
-    # What ran: the base model, whose fingerprint is in `collective.safetensors`, the data, and what it cost.
-    base = {key: value for key, value in federation.base.items() if key != "fingerprint"}
     return {
         "app": settings.app,
         "method": settings.method,
@@ -88,28 +75,11 @@ def build(
         "seed": settings.seed,
         "git": git_commit(),
         "began": began.isoformat(timespec="milliseconds"),
-        "base_model": base,
-        "data": {
-            "source": settings.data,
-            "task": settings.task,
-            "users": len(federation.hosts),
-            "train_items": sum(federation.stage1.values()) + sum(items for items, _ in federation.stage2.values()),
-            "queries": sum(queries for _, queries in federation.stage2.values()),
-        },
+        # The base's fingerprint is in `collective.safetensors`.
+        "base_model": {key: value for key, value in federation.base.items() if key != "fingerprint"},
+        "data": _data(settings, federation),
         "settings": settings.as_config(),
-        "arms": arms,
-        "users": users,
-        "ceiling": ceiling.of_arm([sums["base"] for sums in statistics.values() if "base" in sums]),
-        "comparisons": comparisons.of_arms(task, statistics),
-        "synthetic_ceilings": ceilings.of_run(
-            settings.data_source,
-            task,
-            statistics,
-            cohorts=settings.cohorts,
-            max_queries=settings.max_queries,
-            held_out=settings.held_out,
-            seed=settings.seed,
-        ),
+        **_quality(settings, statistics),
         "bytes": ledger.totals(),
         "parameters": {
             "stage1": _count(method.collective_shapes()),
@@ -122,6 +92,44 @@ def build(
         "errors": errors or [],
         "stopped": stopped,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def _data(settings: Settings, federation: Federation) -> dict[str, Any]:
+    """Whose rows were trained on, and how many queries were asked."""
+    return {
+        "source": settings.data,
+        "task": settings.task,
+        "users": len(federation.hosts),
+        "train_items": sum(federation.stage1.values()) + sum(items for items, _ in federation.stage2.values()),
+        "queries": sum(queries for _, queries in federation.stage2.values()),
+    }
+
+
+def _quality(settings: Settings, statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Scores of each arm, of all users' statistics together and of each user's; beside them what could be reached."""
+    task = get_task(settings.task)
+    return {
+        "arms": {arm: arm_scores(task, [sums[arm] for sums in statistics.values() if arm in sums]) for arm in ARMS},
+        "users": [
+            {
+                "user_id": user,
+                "arms": {arm: _row(arm_scores(task, [sums[arm]])) if arm in sums else None for arm in ARMS},
+                "sums": dict(sums),  # what scores of several users are computed from
+            }
+            for user, sums in sorted(statistics.items())
+        ],
+        "ceiling": ceiling.of_arm([sums["base"] for sums in statistics.values() if "base" in sums]),
+        "comparisons": comparisons.of_arms(task, statistics),
+        "synthetic_ceilings": ceilings.of_run(
+            settings.data_source,
+            task,
+            statistics,
+            cohorts=settings.cohorts,
+            max_queries=settings.max_queries,
+            held_out=settings.held_out,
+            seed=settings.seed,
+        ),
     }
 
 
