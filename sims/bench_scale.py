@@ -2,6 +2,7 @@
 
     python sims/bench_scale.py --users 10,100,1000,10000 --json scale.json
     python sims/bench_scale.py --users 100000 --json scale.json            sizes that the file has are kept
+    … --federation-config "client-resources-num-cpus=1"                    an actor on each core, not one on two
 
 Every size is a run of `sims/run.py`: two SuperNodes in one Ray actor, all users in one round of stage 1, in stage 2 and
 in the evaluation, two rows of 64 tokens each. The base (`fed.base.random_base`, 4 blocks, d = 32) costs next to
@@ -33,6 +34,7 @@ def main() -> int:
     p = options_of(__doc__)
     p.add_argument("--users", type=numbers, default=[10, 100, 1000, 10_000], metavar="U,…", help="(10,100,1000,10000)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything there, and the plot beside it")
+    p.add_argument("--federation-config", default="", metavar="'KEY=VALUE …'", help="as of sims/run.py")
     options = p.parse_args()
     console = terminal.console()
     sizes = kept(options.json)
@@ -46,7 +48,7 @@ def main() -> int:
                 progress.update(bar, description=f"{users:,} users: {line[:80]}")
 
             runs = Path(scratch) / "runs"
-            size = measure(users, base, runs, say)
+            size = measure(users, base, runs, say, federation=options.federation_config)
             shutil.rmtree(runs, ignore_errors=True)  # a hundred thousand users' vault
             sizes = sorted([*(one for one in sizes if one["users"] != users), size], key=lambda one: one["users"])
             progress.update(bar, advance=1)

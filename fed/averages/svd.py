@@ -5,7 +5,7 @@ Shapes:  K clients · L edited blocks · r rank · d hidden size · m columns of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,10 +36,13 @@ def svd_mean(edits: Sequence[Edit], weights: Sequence[float], previous: Edit | N
 
 def factored_mean(edits: Sequence[Edit], shares: Sequence[float], layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """One layer's mean map by its factors, M̄ = A B and c̄ = A c: A (d, K r), B (K r, d), c (K r,), float64."""
-    of_layer = [{name: tensor[layer].double() for name, tensor in edit.items()} for edit in edits]
-    A = torch.cat([e["R"] for e in of_layer]).mT
-    B = torch.cat([p * (e["W"] - e["R"]) for p, e in zip(shares, of_layer, strict=True)])
-    c = torch.cat([p * e["b"] for p, e in zip(shares, of_layer, strict=True)])
+
+    def of(name: str) -> Iterator[Tensor]:  # one tensor of each edit at a time: edits of many clients are gigabytes
+        return (edit[name][layer].double() for edit in edits)
+
+    A = torch.cat([*of("R")]).mT
+    B = torch.cat([p * (W - R) for p, W, R in zip(shares, of("W"), of("R"), strict=True)])
+    c = torch.cat([p * b for p, b in zip(shares, of("b"), strict=True)])
     return A, B, c
 
 

@@ -103,9 +103,10 @@ class Devices:
         s = self.settings
         name = (round_number, attempt) if attempt else (round_number,)
         dropped = [user for user in users if _uniform(s.seed, "drop", *name, user) < s.drop_rate]
+        gone = frozenset(dropped)
         # Who arrives, the quickest first; of equally quick ones in an order drawn for the round.
         arrivals = sorted(
-            (self.arrival(user), _uniform(s.seed, "order", *name, user), user) for user in users if user not in dropped
+            (self.arrival(user), _uniform(s.seed, "order", *name, user), user) for user in users if user not in gone
         )
         in_time = [(at, user) for at, _, user in arrivals if not s.round_deadline or at <= s.round_deadline]
         late = [user for _, _, user in arrivals[len(in_time) :]]

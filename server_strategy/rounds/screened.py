@@ -36,7 +36,7 @@ class Screened(Step):
         self._translation, self._bound, self._on_user = translation, bound, on_user
 
     def after_replies(self, current: Round, replies: list[Message]) -> list[Message]:
-        reasons = outside([self._translation.edit_of(reply) for reply in replies], current.start, self._bound)
+        reasons = outside(map(self._translation.edit_of, replies), current.start, self._bound)
         for place, reason in reasons.items():
             self._tell(current, replies[place], reason, left_out=True)
         within = [reply for place, reply in enumerate(replies) if place not in reasons]

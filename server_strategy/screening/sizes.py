@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -22,11 +22,11 @@ from fed.edits.maps import distance_of_adapters, distance_of_edits, root
 Edit = Mapping[str, Tensor]
 
 
-def outside(edits: Sequence[Edit], start: Edit, bound: float) -> dict[int, str]:
+def outside(edits: Iterable[Edit], start: Edit, bound: float) -> dict[int, str]:
     """The places of the edits that changed more than `bound` times the median edit did, and by what: one text each.
 
     Args:
-        edits: what users sent in a round.
+        edits: what users sent in a round; one is held at a time.
         start: what the round started from.
         bound: 0 leaves all in.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import matplotlib
 import numpy as np
 from rich.table import Table
 from simulation.app_run import run
+from simulation.seats import Seat
 from simulation.wall_clock import without_users
 
 PHASES = ("stage1", "stage2", "evaluate")
@@ -35,15 +37,22 @@ CONFIG = {
 }
 
 
-def measure(users: int, base: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(users: int, base: Path, out: Path, say: Callable[[str], None], *, federation: str = "") -> dict[str, Any]:
     """One run; seconds by phase, peak memory (PSS of all processes), and seconds outside the app's own clock.
 
+    Args:
+        users: who federate, and as many who personalize and are tested.
+        base: the folder of the tiny base.
+        out: where the run's folder goes.
+        say: hears of its steps.
+        federation: Flower's federation config; "" for Flower's own.
     Raises:
         ValueError: the run failed, or tested another number of users.
     """
     config = CONFIG | {"base-model": str(base), "data": f"synthetic:{users}", "output-dir": str(out)}
     start = time.perf_counter()
-    finished = run("lamp7", config, say=say)
+    seat = Seat(dict(os.environ), federation) if federation else None
+    finished = run("lamp7", config, say=say, seat=seat)
     wall = time.perf_counter() - start
     report, tested = without_users(finished.report)
     if tested != users:

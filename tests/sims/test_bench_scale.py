@@ -58,7 +58,8 @@ def assert_one_size(file, users):
 
 
 def test_a_size_is_what_a_real_runs_report_says(command, script, flower_run, monkeypatch, tmp_path):
-    def finished(app, config, *, say):
+    def finished(app, config, *, say, seat):
+        assert seat is None or seat.federation == "client-resources-num-cpus=1"
         assert apps.settings(app, config).rounds == 1  # the run config is one that the app accepts
         return flower_run.finished
 
@@ -66,7 +67,7 @@ def test_a_size_is_what_a_real_runs_report_says(command, script, flower_run, mon
     ended = command("bench_scale", "--users", "6", "--json", tmp_path / "scale.json")
     assert ended.code == 0, ended.out + ended.err
     assert_one_size(tmp_path / "scale.json", 6)
-    ended = command("bench_scale", "--users", "7")
+    ended = command("bench_scale", "--users", "7", "--federation-config", "client-resources-num-cpus=1")
     assert ended.code == 1 and "7 users must be tested, and 6 were" in ended.err
 
 
