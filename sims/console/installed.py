@@ -6,7 +6,7 @@ Only the standard library is imported.
 import sys
 from importlib.util import find_spec
 
-NEEDED = ("fed", "flwr", "torch")
+NEEDED = ("fed", "flwr", "transformers")  # not torch: whoever looks it up is taken to load it
 
 
 def require() -> None:
