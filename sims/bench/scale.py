@@ -32,6 +32,7 @@ CONFIG = {
     "max-new-tokens": 2,
     "max-length": 64,
     "token-budget": 4096,
+    "activation-cache": 0,  # every row is passed once a stage, so that kept states would be memory alone
     "dtype": "float32",
     "device": "cpu",
 }
