@@ -131,13 +131,14 @@ def grown(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def table(sizes: Sequence[dict[str, Any]]) -> Table:
     made = Table(title="Cost against users", title_justify="left")
-    names = ("users", "run, s", "stage 1", "stage 2", "evaluation", "around", "server", "ms a user-round")
-    for name in (*names, "peak memory"):
+    names = ("users", "by the clock, s", "to the report, s", "stage 1", "stage 2", "evaluation", "around", "server")
+    for name in (*names, "ms a user-round", "peak memory"):
         made.add_column(name, justify="right")
     for size in sizes:
         seconds = size["seconds"]
         made.add_row(
             f"{size['users']:,}",
+            f"{size['wall_seconds']:.1f}",  # of the command: start-up, the report and shutdown too
             f"{seconds['total']:.1f}",
             *(f"{seconds[phase]:.1f}" for phase in (*PHASES, "around")),
             "–" if size["server"]["share"] is None else f"{size['server']['share']:.0%}",

@@ -12,6 +12,7 @@ def sized(users: int, seconds: float) -> dict:
     phases = {"stage1": seconds / 4, "stage2": seconds / 4, "evaluate": seconds / 4, "around": seconds / 4}
     return {
         "users": users,
+        "wall_seconds": seconds + 20.0,
         "seconds": phases | {"total": seconds},
         "user_round_seconds": seconds / (3 * users),
         "server": {"seconds": {"stage1": seconds / 8}, "share": 0.125},
@@ -41,6 +42,12 @@ def test_sizes_that_the_file_has_are_kept_and_another_file_is_refused(script, tm
     file.write_text("[]")
     with pytest.raises(ValueError, match="must name a new file or one of bench_scale"):
         script("bench_scale").kept(file)
+
+
+def test_the_table_tells_the_commands_own_time_beside_the_runs(script):
+    made = script("bench.scale").table([sized(10, 8.0)])
+    cells = {column.header: next(iter(column.cells)) for column in made.columns}
+    assert (cells["by the clock, s"], cells["to the report, s"], cells["stage 1"]) == ("28.0", "8.0", "2.0")
 
 
 def test_the_plot_is_written_as_png_and_svg(script, tmp_path):
