@@ -24,6 +24,7 @@ from fed.base import model as base_model
 from fed.base.facts import Facts
 from fed.base.model import BaseModel
 from fed.forward.batching import Row, tokenize
+from fed.forward.budget import decoded
 from fed.lamp import cohorts, submission
 from fed.lamp.cohorts import Roster, Wording, block, history, roster, stage1_pairs, stage2_pairs, test_pairs
 from fed.lamp.own_history import open_history
@@ -188,7 +189,8 @@ class Node:
         if s.history_rows == "bare" or self.task.has_inputs(user.profile):
             return user
         latest = s.max_items and s.max_items + s.held_out
-        plain = PlainWordings(self.vault, self.base, self.task, latest=latest, token_budget=4 * s.token_budget)
+        budget = decoded(self.base, s.token_budget)
+        plain = PlainWordings(self.vault, self.base, self.task, latest=latest, token_budget=budget)
         if (worded := plain.read(user)) is None:
             progress = Progress(f"plain wordings, node {self.part}, {len(self.roster.stage2)} users")
             written, useless = plain.write([self.corpus.user(one) for one in self.roster.stage2], progress.rows)
@@ -219,7 +221,7 @@ class Node:
 
     def _profile(self, user: User) -> str:
         """The user's profile text; where there is none yet, the cohort hosted here gets its own, in shared batches."""
-        budget = 4 * self.settings.token_budget  # as for answers
+        budget = decoded(self.base, self.settings.token_budget)
         profiles = Profiles(self.vault, self.base, self.task, seed=self.settings.seed, token_budget=budget)
         text = profiles.read(user)
         if text is None:

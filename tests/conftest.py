@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from fed.base.architecture import grouped_attention
 from fed.base.model import BaseModel
 from fed.base.random_base import HIDDEN, save_tiny
 from fed.base.random_base import tiny_llama as make_llama
@@ -107,6 +108,7 @@ def make_base() -> Callable[..., BaseModel]:
     def make(dtype: str = "float32", seed: int = 0, **changes: Any) -> BaseModel:
         model = _exact(make_llama(seed, **changes)) if dtype == "float64" else make_llama(seed, **changes)
         model.to(getattr(torch, dtype)).requires_grad_(False).eval()
+        grouped_attention.use(model)
         return BaseModel("tiny", model, make_tokenizer(), dtype, "cpu", "0" * 16)
 
     return make

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fed.base import gpu_kernels, host_memory, mapped_weights
-from fed.base.architecture import text_model
+from fed.base.architecture import grouped_attention, text_model
 from fed.base.architecture.cache_kinds import Served, served_by
 from fed.base.device import DTYPES, choose_device, choose_dtype
 from fed.base.skeleton import Skeleton, context_of
@@ -104,8 +104,8 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     if device == "cpu":
         host_memory.bound()
     name, folder = resolve(source)
-    # Eager attention beats the fused kernel on a CPU for rows of some fifty tokens; a GPU keeps the default.
-    # Eager attention takes its softmax in float32 whatever the dtype, which would spoil float64.
+    # On a CPU torch's fused kernel loses to plain products for rows of some fifty tokens: to our `grouped_attention`,
+    # or to transformers' eager one where a base asks for more. Both would spoil float64 by a softmax in float32.
     attention = "eager" if device == "cpu" and dtype != "float64" else None
     tokenizer = text_model.read_tokenizer(Path(folder), source)
     weights = mapped_weights.folder_in(Path(folder), DTYPES[dtype], cache_home()) if device == "cpu" else Path(folder)
@@ -114,5 +114,6 @@ def _load(source: str, device: str, dtype: str) -> BaseModel:
     model.requires_grad_(False)
     model.eval()
     gpu_kernels.fused(model, device)
+    grouped_attention.use(model)
     text_model.require_embeddings(tokenizer, model, source)
     return BaseModel(name, model, tokenizer, dtype, device, fingerprint(Path(folder)))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fed.base import gpu_kernels, sources
+from fed.base.architecture import grouped_attention
 from fed.base.device import DTYPES, choose_device, choose_dtype
 from fed.base.model import BaseModel
 from fed.base.skeleton import PRESETS
@@ -40,6 +41,7 @@ def load(source: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel
         model, tokenizer = _shaped(name, chosen, DTYPES[kind]), _text_tokenizer(PRESETS[name]["vocab_size"])
     model.requires_grad_(False).eval()
     gpu_kernels.fused(model, chosen)
+    grouped_attention.use(model)
     return BaseModel(f"{name} of random weights", model, tokenizer, kind, chosen, "0" * 16)
 
 

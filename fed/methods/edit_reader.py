@@ -14,7 +14,7 @@ from fed.answering.scoring import losses
 from fed.base.device import DTYPES
 from fed.base.model import BaseModel
 from fed.edits.stack import Edits, EditStack, Layer
-from fed.forward.budget import Budget
+from fed.forward.budget import Budget, decoded
 from fed.methods.method import Method
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class EditReader(Reader):
                 self._stack,
                 decoding,
                 generators=self.method.draws(asked),
-                token_budget=4 * s.token_budget,
+                token_budget=decoded(self.base, s.token_budget),
                 stop=stop,
                 on_rows=on_rows,
             )

@@ -28,6 +28,7 @@ from fed.base.skeleton import Skeleton
 from fed.edits.stack import BARE
 from fed.edits.steering import steering
 from fed.forward.batching import Row, tokenize
+from fed.forward.budget import decoded
 from fed.forward.hidden_states import last_token
 from fed.forward.tokenization import UNCUT
 from fed.lamp.tasks import get_task
@@ -81,7 +82,7 @@ class StyleVector(Method):
             [EditedRow(Row(prompt, ())) for prompt in unlike],
             BARE,
             Decoding(s.max_new_tokens or get_task(s.task).max_new_tokens),
-            token_budget=4 * s.token_budget,
+            token_budget=decoded(base, s.token_budget),
             stop="\n",
             on_rows=on_rows,
         )

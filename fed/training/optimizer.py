@@ -28,7 +28,12 @@ def axes_of(R: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _axes(d: int, dtype: torch.dtype, device: str) -> Tensor:
     noise = torch.randn(d, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(noise).Q.to(dtype).to(device)  # in this order: a device may have no float64
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # how many factor the matrix shows in its last digits
+        return torch.linalg.qr(noise).Q.to(dtype).to(device)  # in this order: a device may have no float64
+    finally:
+        torch.set_num_threads(threads)
 
 
 class StackedAdamW:

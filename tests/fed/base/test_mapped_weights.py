@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from fed.base import device, mapped_weights, sources
 from fed.base import model as base_model
+from fed.base.architecture import grouped_attention
 
 DTYPES = device.DTYPES
 
@@ -77,6 +78,7 @@ def test_numbers_and_gradients_are_those_of_a_load_that_converts(folder_of, tmp_
     plain = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=DTYPES[wanted], attn_implementation=attention
     ).requires_grad_(False)
+    grouped_attention.use(plain)
     ours, theirs = base.model.state_dict(), plain.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(ours[name].dtype == DTYPES[wanted] and torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fed.training.optimizer import StackedAdamW, axes_of, clip_per_user
+from fed.training.optimizer import StackedAdamW, _axes, axes_of, clip_per_user
 
 
 def test_the_axes_are_orthogonal_random_and_the_same_for_everybody():
@@ -16,6 +16,20 @@ def test_the_axes_are_orthogonal_random_and_the_same_for_everybody():
     assert float((axes.abs() - eye).abs().max()) > 0.5  # neither the model's own axes nor a reordering near them
     assert float(axes.abs().max()) < 0.9
     assert torch.equal(axes, axes_of(R[:1]))
+
+
+def test_the_axes_are_the_same_whatever_the_threads():
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            _axes.cache_clear()
+            found.append(_axes(576, torch.float64, "cpu"))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+        _axes.cache_clear()
+    assert torch.equal(*found)
 
 
 def test_a_step_in_axes_is_torchs_adamw_on_the_rotated_numbers():
