@@ -7,7 +7,7 @@
 #
 # Parts, each under a limit of its own; what it printed is in OUT/PART.txt, its numbers in OUT/PART.json:
 #
-#     correct         tiny bases: losses, edits and texts on the device against float64 on the CPU
+#     correct         tiny bases: losses, edits and texts on the device against float64 on the CPU; CUDA graphs' texts
 #     base            a random base of published shapes in a folder, for the parts that load one
 #     engine          training and decoding beside pyreft and PEFT, users of 16 rows; the profile of a step
 #     engine-4k       the same training at 4,096 tokens a pass: the share of the device's bf16 peak
@@ -18,7 +18,8 @@
 #
 # A part that fails does not stop the next. Called again with the same --out, it leaves out what ended well at this
 # commit, and the grid goes on. Exit code: 0 where all parts did, 1 where one failed, 2 for an option, 3 where
-# something is missing without which nothing runs. There are no CUDA graphs for decoding.
+# something is missing without which nothing runs. Runs decode by CUDA graphs where PERFIT_GRAPHS=1 is set; the parts
+# correct and engine hold them against decoding without.
 set -u
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding import static_steps
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Loss, Question, Reader
 from fed.answering.scoring import losses
@@ -64,7 +65,8 @@ class EditReader(Reader):
         on_rows: Callable[[int], None] | None = None,
     ) -> list[str]:
         s = self.method.settings
-        decoding = Decoding(max_new_tokens, s.temperature, s.top_k, s.top_p)
+        static = static_steps.wanted(self.base)
+        decoding = Decoding(max_new_tokens, s.temperature, s.top_k, s.top_p, static)
 
         def texts(rows: Sequence[EditedRow], asked: Sequence[Question]) -> list[str]:
             return generate(

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Reader
 from fed.base.model import BaseModel

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
 from fed.edits.stack import BARE

@@ -14,7 +14,7 @@ from bench.in_turn import Engine, in_turn, now, ratio
 from bench.opponents import pyreft_alone
 from bench.step_profile import flops_per_token, product_speed, shares
 from bench.training_cases import CACHE_BYTES, EVERYWHERE, LABELS, PLAN, TOKENS, some_rows
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
 from fed.edits.hooks import decoder_blocks
@@ -175,7 +175,10 @@ def bench_prefix(
 def bench_generation(
     base: BaseModel, users: int, layers: tuple[int, ...], repeats: int, tick: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`users` users' rows, each with its own edit, continued by 16 tokens: in one batch, and one after another."""
+    """`users` users' rows, each with its own edit, continued by 16 tokens: in one batch, and one after another.
+
+    The batch also in buffers of full length, whose steps a GPU replays as a CUDA graph.
+    """
     shape = EditShape(layers, 4, base.skeleton.hidden_size)
     bank = EditBank.identity(shape, [generator(0, "edit", u) for u in range(users)]).to(device=base.device)
     for u in range(users):  # edits that change something, another for each user
@@ -184,23 +187,27 @@ def bench_generation(
     decoding = Decoding(max_new_tokens=16)
     texts: dict[str, list[str]] = {}
 
-    def run(name: str, groups: Sequence[Sequence[int]]) -> tuple[int, None]:
+    def run(name: str, groups: Sequence[Sequence[int]], static: bool = False) -> tuple[int, None]:
         texts[name] = []
         for who in groups:
             edited = [EditedRow(rows[u], (u,)) for u in who]
-            texts[name] += generate(base, edited, stack, decoding, token_budget=users * 64)
+            texts[name] += generate(base, edited, stack, replace(decoding, static=static), token_budget=users * 64)
         return 16 * users, None
 
     engines: dict[str, Engine] = {
         "one by one": lambda: run("one by one", [[u] for u in range(users)]),
         "mixed": lambda: run("mixed", [range(users)]),
+        "static": lambda: run("static", [range(users)], static=True),
     }
     timings = in_turn(engines, repeats, tick, base.device)
     return {
         "rows": users,
         "engines": {name: timed.as_json() for name, timed in timings.items()},
         "mixed_over_one_by_one": ratio(timings["mixed"], timings["one by one"]),
+        "replayed": base.device.startswith("cuda"),
+        "static_over_mixed": ratio(timings["static"], timings["mixed"]),
         "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
+        "equal_static_texts": sum(a == b for a, b in zip(texts["static"], texts["mixed"], strict=True)),
     }
 
 

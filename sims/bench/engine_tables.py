@@ -37,7 +37,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(
             f"generation of {case['rows']} rows, one edit each: mixed {fast['tokens_per_second']:.0f} tokens/s, "
             f"one by one {slow['tokens_per_second']:.0f}: {case['mixed_over_one_by_one']:.2f} ×, "
-            f"{case['equal_texts']} equal texts"
+            f"{case['equal_texts']} equal texts; in buffers of full length{', replayed' * case['replayed']}: "
+            f"{case['static_over_mixed']:.2f} × mixed, {case['equal_static_texts']} equal"
         )
     if case := result["profile"]:
         console.print(profile_lines(case))

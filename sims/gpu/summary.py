@@ -97,7 +97,11 @@ def lines(numbers: Mapping[str, Any]) -> list[str]:
     for part, result in numbers.items():
         if part.startswith("engine") and (case := result.get("generate")):
             mixed, alone = (case["engines"][name]["tokens_per_second"] for name in ("mixed", "one by one"))
-            said.append(f"{part}: {case['rows']} edits decoded in one batch {mixed:,.0f} tokens/s, alone {alone:,.0f}")
+            said.append(
+                f"{part}: {case['rows']} edits decoded in one batch {mixed:,.0f} tokens/s, alone {alone:,.0f}; "
+                f"{'by a CUDA graph' if case['replayed'] else 'in buffers of full length (no GPU: no graph)'} "
+                f"{case['static_over_mixed']:.2f} × the batch, {case['equal_static_texts']} of its texts"
+            )
     fused, plain = (numbers.get(part, {}) for part in ("engine", "engine-plain"))
     if fused.get("fused_kernels") and plain.get("train"):
         rates = [result["train"][0]["engines"]["together"]["tokens_per_second"] for result in (fused, plain)]
@@ -106,7 +110,6 @@ def lines(numbers: Mapping[str, Any]) -> list[str]:
         said.append("fused kernels: not measured, liger-kernel is not here, does not know the base, or there is no GPU")
     for way, row in numbers.get("job", {}).get("summary", {}).items():
         said.append(f"the whole job, {way}: {row['seconds']:.0f} s ({row['times_seconds']:.2f} × ours)")
-    said.append("CUDA graphs for decoding: not built; batches shrink as rows end, and edits hang on blocks as hooks")
     return said
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.base.model import BaseModel, load

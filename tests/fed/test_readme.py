@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fed.answering.decoding import generate
+from fed.answering.decoding.generate import generate
 from fed.answering.edited_rows import EditedRow
 from fed.privacy.vault import Vault
 

@@ -111,6 +111,9 @@ def results(folder: Path, **codes: int) -> None:
     decoded = {
         "rows": 32,
         "engines": {"mixed": {"tokens_per_second": 900.0}, "one by one": {"tokens_per_second": 90.0}},
+        "static_over_mixed": 3.0,
+        "equal_static_texts": 31,
+        "replayed": True,
     }
     engine = {"machine": "a GPU", "fused_kernels": True, "train": [case(16, 12.0, 0.2)], "generate": decoded}
     (folder / "engine.json").write_text(json.dumps(engine))
@@ -128,6 +131,7 @@ def test_the_summary_says_which_goals_are_met_and_which_parts_failed(tmp_path, c
     assert "goal: at least 40% of the device's bf16 peak at 4,096 tokens a pass: 0.38, not met" in said
     assert "fused kernels: 1.20 × as fast as without them" in said
     assert "the whole job, pyreft: 60 s (6.00 × ours)" in said
+    assert "alone 90; by a CUDA graph 3.00 × the batch, 31 of its texts" in said
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["numbers"]["engine"]["train"][0]["rows"] == 16 and len(written["parts"]) == 6
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.edits.positions import Positions

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.scoring import losses
 from fed.base.architecture import cache_kinds

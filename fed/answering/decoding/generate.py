@@ -14,28 +14,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fed.answering.decoding import static_steps
+from fed.answering.decoding.steps import GrowingSteps, Steps
 from fed.answering.edited_rows import EditedRow
 from fed.answering.first_pass import first_pass
-from fed.base.architecture.cache_kinds import mask_after, select_rows
 from fed.base.model import BaseModel
-from fed.edits.stack import AttachedStack, EditStack
-from fed.forward.batching import Batch, Row, pad, under_token_budget
-from fed.forward.last_logits import last_logits
+from fed.edits.stack import EditStack
+from fed.forward.batching import Row, pad, under_token_budget
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """Greedy at temperature 0; the paper samples with T = 0.1, top-k 10, top-p 0.9."""
+    """Greedy at temperature 0; the paper samples with T = 0.1, top-k 10, top-p 0.9.
+
+    Attributes:
+        static: keys and values in buffers of full length (`static_steps`), where the base can be read so.
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_k: int = 10
     top_p: float = 0.9
+    static: bool = False
 
 
 @torch.no_grad()
@@ -129,29 +133,30 @@ def _decode(
     """The new tokens of each row of one batch."""
     # The first pass reads the prompts, under the edits of all rows.
     batch = pad([row.row for row in rows], base.pad_id, base.device, left=True, prompts_only=True)
-    logits, cache = first_pass(base, batch, [row.edits for row in rows], stack)
+    edits, most = [row.edits for row in rows], decoding.max_new_tokens
+    logits, cache = first_pass(base, batch, edits, stack)
     with stack.attached(base.model) as attached:
-        attached.take([row.edits for row in rows])
-        return _steps(base, rows, decoding, batch, logits, cache, attached, generators, stop)
+        steps: Steps
+        if decoding.static and static_steps.serve(base, batch, most):
+            steps = static_steps.StaticSteps(base, batch, cache, edits, attached, most)
+        else:
+            steps = GrowingSteps(base, batch, cache, edits, attached)
+        return _continued(base, rows, decoding, logits, steps, generators, stop)
 
 
-def _steps(
+def _continued(
     base: BaseModel,
     rows: Sequence[EditedRow],
     decoding: Decoding,
-    batch: Batch,
     logits: Tensor,
-    cache: Any,
-    attached: AttachedStack,
+    steps: Steps,
     generators: Sequence[torch.Generator] | None,
     stop: str | None,
 ) -> list[list[int]]:
     """The new tokens of each row, one a step, from the logits (B, V) after the prompts on."""
-    serves, device = base.serves, base.device
     in_batch = list(range(len(rows)))  # whom each row of the batch continues
     going_on = set(in_batch)
     new: list[list[int]] = [[] for _ in rows]
-    ids, attention, position = batch.input_ids, batch.attention_mask, batch.position_ids
     for step in range(decoding.max_new_tokens):
         # Every row that goes on gets its next token, or ends with it.
         living = [k for k, i in enumerate(in_batch) if i in going_on]
@@ -167,30 +172,12 @@ def _steps(
                 going_on.remove(i)
         if not going_on or step + 1 == decoding.max_new_tokens:
             break
-        # The next pass reads that one token, or the rows again where nothing is cached.
-        next_ids = torch.tensor(tokens, device=device).unsqueeze(1)
-        next_position = position[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(len(in_batch), 1)], dim=1)
-        ids = torch.cat([ids, next_ids], dim=1) if cache is None else next_ids
-        position = torch.cat([position, next_position], dim=1) if cache is None else next_position
-        # Rows that have ended leave the batch and the cache.
+        # Rows that have ended leave the batch; the others' tokens are read.
         staying = [k for k, i in enumerate(in_batch) if i in going_on]
-        if len(staying) < len(in_batch) and serves.leaving:
-            index = torch.tensor(staying, device=device)
-            if cache is not None:
-                select_rows(cache, index)
-            ids, attention, position = ids[index], attention[index], position[index]
-            in_batch = [in_batch[k] for k in staying]
-            attached.take([rows[i].edits for i in in_batch])
-        # Which of its tokens are edited.
-        if cache is None:
-            tokens_there = attention.bool()
-            prompt = tokens_there & (torch.arange(ids.shape[1], device=device) < batch.prompt.shape[1])
-            attached.at(prompt, tokens_there)
-        else:
-            attached.at_generated(len(in_batch))
-        mask = attention if cache is None else mask_after(cache, attention)
-        logits = last_logits(base.model, ids, mask, position, cache)
+        if len(staying) < len(in_batch) and steps.leaving:
+            steps.keep(staying)
+            in_batch, tokens = [in_batch[k] for k in staying], [tokens[k] for k in staying]
+        logits = steps.read(tokens)
     return new
 
 

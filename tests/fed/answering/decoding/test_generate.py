@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from fed.answering import decoding as generation
-from fed.answering.decoding import Decoding, generate
+from fed.answering.decoding import generate as generation
+from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.answering.reader import Loss
 from fed.answering.scoring import losses
