@@ -25,12 +25,14 @@ from console.leaving import adopt_orphans
 from keeping.kept import kept_superlink, spared, stop
 from services import ray_head
 from simulation import wall_clock
-from simulation.apps import federation_of, left_out, preflight, settings_of, spelled_out, words
+from simulation.apps import federation_of, left_out, preflight, settings_of, spelled_out, with_all_cores, words
 from simulation.environment import ray_cluster
 from simulation.processes import PeakMemory, end, family
 from simulation.superlink import SuperLink, final_status, flwr_json, show_log, status_now, superlink
 
-if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: see `check` below
+from fed import threads
+
+if TYPE_CHECKING:  # this imports torch, two seconds in which a SuperLink can start: see `check` below
     from fed.settings.settings import Settings
 
 COMPLETED = "finished:completed"
@@ -85,6 +87,8 @@ def run(app: Path, overrides: list[str], federation: str, *, verbose: bool, keep
     if cluster := ray_cluster(os.environ):
         print(f"Ray: the cluster at {cluster}, as RAY_ADDRESS says", flush=True)
     of_federation = federation_of(federation)
+    if not cluster:  # whose hosts may have any number of cores
+        of_federation = with_all_cores(of_federation, threads.available())
     ray = ray_head.for_ray(of_federation)
     with kept_superlink(ray=ray, meanwhile=check) if keep else superlink(ray=ray, meanwhile=check) as link:
         # A cluster's processes are not ours to measure.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can s
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIMS = CHECKOUT / "sims"
+SUPERNODES = 2  # of a simulation that does not say how many: Flower's own number
 Config = Mapping[str, Any]
 _PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
 
@@ -63,6 +64,18 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
 def federation_of(words: str) -> dict[str, Any]:
     """Flower's federation config, as `--federation-config` takes it. Raises ValueError for what is no key=value."""
     return parsed([words]) if words else {}
+
+
+def with_all_cores(federation: Mapping[str, Any], cores: int) -> dict[str, Any]:
+    """A federation config whose actors share out a machine's cores, where it does not say what an actor gets.
+
+    Flower gives an actor two, and of two SuperNodes on sixteen cores each would train on two. Here each has its part,
+    and Flower's two at least: fewer would mean more actors, of a gigabyte each.
+    """
+    key = "client-resources-num-cpus"
+    cores = int(str(federation.get("init-args-num-cpus", cores)))
+    each = cores // max(1, int(str(federation.get("num-supernodes", SUPERNODES))))
+    return dict(federation) if key in federation or each <= 2 else {**federation, key: each}
 
 
 def spelled_out(override: str) -> str:

@@ -94,7 +94,7 @@ def simulated(count: int) -> list[NodeConfig]:
     return [{"partition-id": place, "num-partitions": count} for place in range(count)]
 
 
-def run_here(settings: Settings, *, supernodes: int = 2) -> Path:
+def run_here(settings: Settings, *, supernodes: int = SUPERNODES) -> Path:
     """The whole run in this process; returns the path of its report.json.
 
     Raises:

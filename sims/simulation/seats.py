@@ -2,13 +2,12 @@
 
 In one process (`simulation.worker`) a cell starts neither Flower nor Ray, some 30 s each, and the base is loaded once.
 Several seats at a time keep the cores busy where a single run waits (Flower's start, polling, imports), and one thread
-an actor multiplies as fast as two that wait for each other. What a cell's numbers are does not depend on its seat but
-for rounding: the SuperNodes are as many as ever, only their actor's threads differ.
+an actor multiplies as fast as two that wait for each other. What a cell's numbers are does not depend on its seat: the
+SuperNodes are as many as ever, only their actor's threads differ (which some processors show by rounding).
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 
 from services import ray_head
 
+from fed import threads
 from simulation.apps import federation_of, words
 from simulation.superlink import superlink
 from simulation.worker import Worker, worker
@@ -55,8 +55,9 @@ class Seat:
 
 
 def cores_of(jobs: int, cores: int | None = None) -> int:
-    """The cores of one of `jobs` seats; a seat alone has what Flower gives an actor, two."""
-    return 2 if jobs == 1 else max(1, (cores or os.cpu_count() or 1) // jobs)
+    """The cores of one of `jobs` seats; a seat alone has all, and what Flower gives an actor, two, at least."""
+    cores = cores or threads.available()
+    return max(2, cores) if jobs == 1 else max(1, cores // jobs)
 
 
 def share(jobs: int, cores: int | None = None) -> str:

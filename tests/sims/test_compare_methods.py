@@ -141,6 +141,12 @@ def test_each_of_several_seats_has_its_part_of_the_cores(script, jobs, cores, wo
     assert (words in found + " ") if words else found == ""
 
 
+def test_a_seat_alone_has_all_cores_and_two_at_least(script):
+    cores_of = script("simulation.seats").cores_of
+    assert [cores_of(1, cores) for cores in (1, 2, 8)] == [2, 2, 8]
+    assert [cores_of(3, cores) for cores in (2, 16)] == [1, 5]
+
+
 @pytest.mark.parametrize(
     ("runtime", "fewest"),
     [

@@ -89,3 +89,23 @@ def test_a_device_that_is_not_here_and_a_base_that_is_not_whole_are_refused_befo
     (tmp_path / "half" / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match="must hold a tokenizer"):
         apps.preflight(apps.settings("lamp7", {"base-model": str(tmp_path / "half")}))
+
+
+@pytest.mark.parametrize(
+    ("federation", "cores", "each"),
+    [
+        ({}, 2, None),  # Flower's own two
+        ({}, 1, None),
+        ({}, 16, 8),
+        ({"num-supernodes": 3}, 16, 5),
+        ({"num-supernodes": 20}, 16, None),
+        ({"init-args-num-cpus": 6}, 16, 3),
+        ({"client-resources-num-cpus": 1}, 16, 1),
+        ({"num-supernodes": 0}, 16, 16),  # Flower says what is wrong with it
+    ],
+)
+def test_actors_share_out_the_cores_where_nothing_is_said_of_theirs(federation, cores, each):
+    shared = apps.with_all_cores(federation, cores)
+    assert shared.pop("client-resources-num-cpus", None) == each
+    federation.pop("client-resources-num-cpus", None)
+    assert shared == federation
