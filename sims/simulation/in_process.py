@@ -24,6 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients.app import app as client_app
 from fed.settings.settings import Settings
 from server_strategy.run import run as run_server
+from simulation.apps import SUPERNODES
 
 NodeConfig = Mapping[str, Any]
 FIRST_NODE = 1000  # any number but a user's place in a UserGrid
