@@ -1,9 +1,9 @@
 """The loss of completion tokens from logits at these tokens alone, and not kept longer than they are needed.
 
 With a vocabulary of 49,152 a token's logits weigh as much as 170 of its hidden states. They are therefore computed only
-where a label is, and where nothing but one bias-free Linear makes them, their gradient is taken on the way: one float32
-copy lives at a time, and the backward pass is a product that is already done. So is what follows the last block's
-attention, whose keys and values alone other tokens need.
+where a label is, and where nothing but one bias-free Linear makes them, their gradient is taken on the way: a few of
+them at a time are float32, as many as stay in the processor's cache, and the backward pass is a product that is already
+done. What follows the last block's attention, whose keys and values alone other tokens need, is computed there too.
 
 Shapes:  B rows · T tokens · N completion tokens in a batch · d hidden size · V vocabulary
 """
@@ -25,6 +25,7 @@ _BARE_LOGITS = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "smollm3")
 # Their blocks are  h ← h + attention(norm(h)),  then  h ← h + mlp(norm(h)), token by token.
 _PLAIN_BLOCKS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _AT_ONCE = 512  # completion tokens whose logits live at one time
+_IN_CACHE = 1 << 20  # logits that are normalized at one time on a CPU: 4 MiB of float32, which stay near it
 
 
 class Chosen:
@@ -110,14 +111,19 @@ class _Nll(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         nll = torch.empty(len(hidden), dtype=wide, device=hidden.device)
         slopes = torch.empty_like(hidden) if wanted else None
+        few = max(1, _IN_CACHE // len(weight)) if hidden.device.type == "cpu" else _AT_ONCE
         for start in range(0, len(hidden), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            target = targets[part].unsqueeze(1)
-            log_p = torch.log_softmax(hidden[part] @ weight.mT, -1, dtype=wide)
-            nll[part] = -log_p.gather(1, target)[:, 0]
+            logits = hidden[part] @ weight.mT
+            rows = zip(logits.split(few), targets[part].unsqueeze(1).split(few), nll[part].split(few), strict=True)
+            for own, target, loss in rows:
+                log_p = torch.log_softmax(own, -1, dtype=wide)
+                loss.copy_(-log_p.gather(1, target)[:, 0])
+                if slopes is not None:  # their gradient takes the logits' place
+                    p = log_p.exp_()
+                    own.copy_(p.scatter_add_(1, target, p.new_full(target.shape, -1.0)))
             if slopes is not None:
-                p = log_p.exp_()
-                slopes[part] = p.scatter_add_(1, target, p.new_full(target.shape, -1.0)).to(hidden.dtype) @ weight
+                slopes[part] = logits @ weight
         ctx.slopes = slopes
         return nll
 

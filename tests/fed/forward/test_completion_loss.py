@@ -91,9 +91,11 @@ def test_logits_are_whole_again_after_an_exception(tiny64, hooks_of):
     assert hooks_of(tiny64.model) == 0
 
 
-@pytest.mark.parametrize("at_once", [512, 5, 1])
-def test_the_fused_loss_has_the_gradient_of_cross_entropy(tiny64, monkeypatch, at_once):
+@pytest.mark.parametrize(("at_once", "in_cache"), [(512, 1 << 20), (512, 300), (5, 250), (1, 1)])
+def test_the_fused_loss_has_the_gradient_of_cross_entropy(tiny64, monkeypatch, at_once, in_cache):
+    """However many labels are multiplied, and however many of their logits are normalized, at one time."""
     monkeypatch.setattr(completion_loss, "_AT_ONCE", at_once)
+    monkeypatch.setattr(completion_loss, "_IN_CACHE", in_cache)
     batch = pad(make_rows(4, 6), 0, "cpu")
     weight = torch.linspace(-1, 2, int(batch.labels.sum()), dtype=torch.float64)
     found = []
@@ -109,6 +111,19 @@ def test_the_fused_loss_has_the_gradient_of_cross_entropy(tiny64, monkeypatch, a
         found.append((nll.detach(), moved.grad))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+def test_how_many_logits_are_normalized_at_one_time_changes_no_bit(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 24, generator=draw).bfloat16() for n in (70, 1000))
+    targets, found = torch.randint(0, 1000, (70,), generator=draw), []
+    for in_cache in (1 << 20, 7000, 1):
+        monkeypatch.setattr(completion_loss, "_IN_CACHE", in_cache)
+        leaf = hidden.clone().requires_grad_()
+        nll = completion_loss._Nll.apply(leaf, weight, targets, True)
+        nll.sum().backward()
+        found.append((nll.detach(), leaf.grad))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_only_heads_that_make_the_logits_alone_are_fused(tiny64, monkeypatch):
