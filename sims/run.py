@@ -30,9 +30,7 @@ from simulation.environment import ray_cluster
 from simulation.processes import PeakMemory, end, family
 from simulation.superlink import SuperLink, final_status, flwr_json, show_log, status_now, superlink
 
-from fed import threads
-
-if TYPE_CHECKING:  # this imports torch, two seconds in which a SuperLink can start: see `check` below
+if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can start: see `check` below
     from fed.settings.settings import Settings
 
 COMPLETED = "finished:completed"
@@ -88,6 +86,8 @@ def run(app: Path, overrides: list[str], federation: str, *, verbose: bool, keep
         print(f"Ray: the cluster at {cluster}, as RAY_ADDRESS says", flush=True)
     of_federation = federation_of(federation)
     if not cluster:  # whose hosts may have any number of cores
+        from fed import threads  # without torch
+
         of_federation = with_all_cores(of_federation, threads.available())
     ray = ray_head.for_ray(of_federation)
     with kept_superlink(ray=ray, meanwhile=check) if keep else superlink(ray=ray, meanwhile=check) as link:
