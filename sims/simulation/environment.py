@@ -84,6 +84,8 @@ def of_flower(environment: Mapping[str, str], home: Path | None) -> dict[str, st
     told.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     told.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     told.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Nodes that say the same of their users in the same seconds are different lines; Ray would show the first alone.
+    told.setdefault("RAY_DEDUP_LOGS", "0")
     told.setdefault("RAY_worker_niceness", "0")  # Ray's 15 leaves the run's own work a 30th of a core that others want
     # Where the command is killed, Ray's agents wait so long for a Ray that is gone before they go too; Ray's own: 60.
     told.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")

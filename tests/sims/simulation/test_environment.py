@@ -48,6 +48,7 @@ def test_where_no_short_folder_can_be_written_to_one_line_says_what_to_set(tmp_p
 def test_what_the_user_has_told_flower_and_ray_stays(tmp_path):
     told = of_flower({"FLWR_TELEMETRY_ENABLED": "1", "PATH": "/bin"}, None)
     assert told["FLWR_TELEMETRY_ENABLED"] == "1" and told["PATH"].endswith("/bin") and "RAY_TMPDIR" not in told
+    assert told["RAY_DEDUP_LOGS"] == "0"  # Ray would show one node's line for all that say the like in five seconds
     assert told["RAY_worker_niceness"] == "0"  # Ray's own 15 would leave a run next to nothing beside others
     assert told["RAY_gcs_rpc_server_reconnect_timeout_s"] == "10"  # with 60 two agents outlive a killed command by that
     assert of_flower({"RAY_worker_niceness": "5"}, None)["RAY_worker_niceness"] == "5"
