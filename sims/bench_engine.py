@@ -28,9 +28,9 @@ import fed  # noqa: F401  threads are bounded before torch is loaded
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
-from bench.cases import bench_cache, bench_generation, bench_later, bench_prefix, bench_profile
+from bench.cases import bench_cache, bench_generation, bench_later, bench_prefix
 from bench.engine_tables import show
-from bench.step_profile import flops_per_token, peak_speed
+from bench.step_profile import bench_profile, flops_per_token, peak_speed
 from bench.training_cases import LABELS, PLAN, TOKENS, bench_training
 from console.command import Parser, numbers, options_of, parts_of, start, told
 from console.files import write_json

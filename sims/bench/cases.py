@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.in_turn import Engine, in_turn, now, ratio
-from bench.opponents import pyreft_alone
-from bench.step_profile import flops_per_token, product_speed, shares
-from bench.training_cases import CACHE_BYTES, EVERYWHERE, LABELS, PLAN, TOKENS, some_rows
+from bench.training_cases import CACHE_BYTES, EVERYWHERE, PLAN, TOKENS, some_rows
 from fed.answering.decoding.generate import Decoding, generate
 from fed.answering.edited_rows import EditedRow
 from fed.base.model import BaseModel
@@ -208,45 +206,4 @@ def bench_generation(
         "static_over_mixed": ratio(timings["static"], timings["mixed"]),
         "equal_texts": sum(a == b for a, b in zip(texts["mixed"], texts["one by one"], strict=True)),
         "equal_static_texts": sum(a == b for a, b in zip(texts["static"], texts["mixed"], strict=True)),
-    }
-
-
-def bench_profile(
-    base: BaseModel, layers: tuple[int, ...], repeats: int, rows: int, tick: Callable[[str], None]
-) -> dict[str, Any]:
-    """One user's stage 2 of `rows` rows, two epochs: the shares of our step, and what its products alone would take."""
-    shape = EditShape(layers, 4, base.skeleton.hidden_size)
-    pool = some_rows(base, rows)
-    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
-    tokens = plan.epochs * rows * TOKENS
-
-    def bank() -> EditBank:
-        return EditBank.identity(shape, [generator(0, "edit", 0)]).to(device=base.device)
-
-    def ours() -> tuple[int, list[list[float]]]:
-        CACHE.clear()
-        stack = EditStack(Layer(bank(), EVERYWHERE))
-        results = training.train(base, stack, [pool], [generator(0, "bench", 0)], plan)
-        return tokens, [result.step_losses for result in results]
-
-    def pyreft() -> tuple[int, list[list[float]]]:
-        return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
-
-    timings = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
-    tick("profile")
-    spent = shares(ours, base.device)
-    tick("bare products")
-    flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
-    bare = product_speed(base, plan.batch_size * TOKENS)
-    rates = {name: statistics.median(timed.rates) for name, timed in timings.items()}
-    return {
-        "rows": rows,
-        "shares": spent,
-        "flops_per_token": flops,
-        "tokens_per_second": rates,
-        "product_flops_per_second": bare,
-        "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
-        "ours_over_pyreft": ratio(timings["ours"], timings["pyreft"]),
-        "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
-        "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
     }

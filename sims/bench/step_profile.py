@@ -12,19 +12,27 @@ Shapes:  T tokens of a row · d hidden size · V vocabulary
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from bench.in_turn import in_turn, ratio
+from bench.opponents import pyreft_alone
+from bench.training_cases import CACHE_BYTES, EVERYWHERE, LABELS, PLAN, TOKENS, some_rows
 from fed.base.model import BaseModel
 from fed.edits.hooks import decoder_blocks
-from fed.edits.loreft import EditBank
+from fed.edits.loreft import EditBank, EditShape
+from fed.edits.stack import EditStack, Layer
+from fed.forward.activation_cache import CACHE
+from fed.randomness import generator
 from fed.training import train as training
 
 OPTIMIZER = "perfit: optimizer"
@@ -143,3 +151,44 @@ def peak_speed(device: str, dtype: torch.dtype, size: int = 8192) -> float:
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+
+
+def bench_profile(
+    base: BaseModel, layers: tuple[int, ...], repeats: int, rows: int, tick: Callable[[str], None]
+) -> dict[str, Any]:
+    """One user's stage 2 of `rows` rows, two epochs: the shares of our step, and what its products alone would take."""
+    shape = EditShape(layers, 4, base.skeleton.hidden_size)
+    pool = some_rows(base, rows)
+    plan = replace(PLAN, batch_size=min(16, rows), epochs=2, activation_cache=CACHE_BYTES)
+    tokens = plan.epochs * rows * TOKENS
+
+    def bank() -> EditBank:
+        return EditBank.identity(shape, [generator(0, "edit", 0)]).to(device=base.device)
+
+    def ours() -> tuple[int, list[list[float]]]:
+        CACHE.clear()
+        stack = EditStack(Layer(bank(), EVERYWHERE))
+        results = training.train(base, stack, [pool], [generator(0, "bench", 0)], plan)
+        return tokens, [result.step_losses for result in results]
+
+    def pyreft() -> tuple[int, list[list[float]]]:
+        return tokens, [pyreft_alone(base, bank(), pool, plan, generator(0, "bench", 0))]
+
+    timings = in_turn({"pyreft": pyreft, "ours": ours}, repeats, tick, base.device)
+    tick("profile")
+    spent = shares(ours, base.device)
+    tick("bare products")
+    flops = flops_per_token(base, layers, TOKENS, LABELS, plan.epochs)
+    bare = product_speed(base, plan.batch_size * TOKENS)
+    rates = {name: statistics.median(timed.rates) for name, timed in timings.items()}
+    return {
+        "rows": rows,
+        "shares": spent,
+        "flops_per_token": flops,
+        "tokens_per_second": rates,
+        "product_flops_per_second": bare,
+        "reached_flops_per_second": {name: flops[name] * rate for name, rate in rates.items()},
+        "ours_over_pyreft": ratio(timings["ours"], timings["pyreft"]),
+        "largest_ratio_to_pyreft": bare / flops["ours"] / rates["pyreft"],
+        "largest_ratio_by_count": flops["pyreft"] / flops["ours"],
+    }

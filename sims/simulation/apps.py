@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `fed` imports torch, two seconds in which a SuperLink can s
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIMS = CHECKOUT / "sims"
 SUPERNODES = 2  # of a simulation that does not say how many: Flower's own number
+_COUNTED = {"num-supernodes": 1, "init-args-num-cpus": 1, "init-args-num-gpus": 0}  # in a federation config: the least
 Config = Mapping[str, Any]
 _PAIR = re.compile(r"""[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+)""")
 
@@ -62,8 +63,16 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def federation_of(words: str) -> dict[str, Any]:
-    """Flower's federation config, as `--federation-config` takes it. Raises ValueError for what is no key=value."""
-    return parsed([words]) if words else {}
+    """Flower's federation config, as `--federation-config` takes it.
+
+    Raises:
+        ValueError: what is no key=value, or no number where one is counted with here.
+    """
+    federation = parsed([words]) if words else {}
+    for key, least in _COUNTED.items():
+        if key in federation and not (str(federation[key]).isdecimal() and int(str(federation[key])) >= least):
+            raise ValueError(f"{key} must be a whole number of at least {least}, got {federation[key]!r}")
+    return federation
 
 
 def with_all_cores(federation: Mapping[str, Any], cores: int) -> dict[str, Any]:

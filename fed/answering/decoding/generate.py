@@ -174,8 +174,7 @@ def _continued(
             break
         # Rows that have ended leave the batch; the others' tokens are read.
         staying = [k for k, i in enumerate(in_batch) if i in going_on]
-        if len(staying) < len(in_batch) and steps.leaving:
-            steps.keep(staying)
+        if len(staying) < len(in_batch) and steps.keep(staying):
             in_batch, tokens = [in_batch[k] for k in staying], [tokens[k] for k in staying]
         logits = steps.read(tokens)
     return new

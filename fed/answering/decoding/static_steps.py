@@ -1,8 +1,9 @@
 """Steps in buffers of full length, so that every step of a batch runs the same kernels at the same addresses.
 
 A step of few rows takes a GPU less time than its host needs to launch it. So there it is recorded once as a CUDA graph
-and replayed; elsewhere, and where it cannot be recorded, it runs as it stands. Rows that have ended stay in the batch.
-Asked for by PERFIT_GRAPHS=1 in the environment: recording and replaying have not been run on a GPU by this project.
+and replayed; elsewhere it runs as it stands. A base whose pass asks the host for a number cannot be recorded, and the
+run ends with CUDA's error. Rows that have ended stay in the batch. Asked for by PERFIT_GRAPHS=1 in the environment:
+recording and replaying have not been run on a GPU by this project.
 
 Promise: texts are those of steps over a growing cache, where rounding ties no two tokens
 (`tests/fed/answering/decoding/test_static_steps.py`).
@@ -41,8 +42,6 @@ def serve(base: BaseModel, batch: Batch, new_tokens: int) -> bool:
 class StaticSteps:
     """Steps over keys and values in place (`fed.answering.decoding.steps.Steps`)."""
 
-    leaving = False
-
     def __init__(
         self,
         base: BaseModel,
@@ -80,8 +79,8 @@ class StaticSteps:
         attached.take(edits)
         attached.at_generated(rows)
 
-    def keep(self, places: Sequence[int]) -> None:
-        raise NotImplementedError("rows do not leave a batch whose buffers stay where they are")
+    def keep(self, places: Sequence[int]) -> bool:
+        return False  # the buffers stay where they are
 
     def read(self, tokens: Sequence[int]) -> Tensor:
         self._ids.copy_(torch.tensor(tokens).unsqueeze(1))
@@ -101,16 +100,17 @@ class StaticSteps:
 
     def _record(self) -> None:
         """Record a step; what it and the warm-up before it wrote is written again, by the first replay."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                self._pass()
-                self._back()
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = self._pass()
+        with torch.cuda.device(self._base.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    self._pass()
+                    self._back()
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = self._pass()
 
     def _back(self) -> None:
         """Let the next pass write where the last one did."""

@@ -21,12 +21,8 @@ from fed.forward.last_logits import last_logits
 class Steps(Protocol):
     """What the loop over new tokens asks of the passes; rows are told by their places in the batch."""
 
-    @property
-    def leaving(self) -> bool:
-        """Whether rows that have ended can leave the batch; otherwise they go on in it, and nobody reads them."""
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Let all other rows leave."""
+    def keep(self, places: Sequence[int]) -> bool:
+        """Let all other rows leave, and say whether they did; where they cannot, they go on and nobody reads them."""
 
     def read(self, tokens: Sequence[int]) -> Tensor:
         """(B, V) logits after each row's next token."""
@@ -51,17 +47,16 @@ class GrowingSteps:
         self._prompt, self._edits = batch.prompt.shape[1], list(edits)
         attached.take(self._edits)
 
-    @property
-    def leaving(self) -> bool:
-        return self._base.serves.leaving
-
-    def keep(self, places: Sequence[int]) -> None:
+    def keep(self, places: Sequence[int]) -> bool:
+        if not self._base.serves.leaving:
+            return False
         index = torch.tensor(places, device=self._base.device)
         if self._cache is not None:
             select_rows(self._cache, index)
         self._ids, self._attention, self._position = self._ids[index], self._attention[index], self._position[index]
         self._edits = [self._edits[place] for place in places]
         self._attached.take(self._edits)
+        return True
 
     def read(self, tokens: Sequence[int]) -> Tensor:
         cache, device = self._cache, self._base.device

@@ -101,7 +101,6 @@ def test_a_device_that_is_not_here_and_a_base_that_is_not_whole_are_refused_befo
         ({"num-supernodes": 20}, 16, None),
         ({"init-args-num-cpus": 6}, 16, 3),
         ({"client-resources-num-cpus": 1}, 16, 1),
-        ({"num-supernodes": 0}, 16, 16),  # Flower says what is wrong with it
     ],
 )
 def test_actors_share_out_the_cores_where_nothing_is_said_of_theirs(federation, cores, each):
@@ -109,3 +108,20 @@ def test_actors_share_out_the_cores_where_nothing_is_said_of_theirs(federation, 
     assert shared.pop("client-resources-num-cpus", None) == each
     federation.pop("client-resources-num-cpus", None)
     assert shared == federation
+
+
+@pytest.mark.parametrize(
+    ("federation", "least"),
+    [
+        ('num-supernodes="many"', 1),
+        ("num-supernodes=0", 1),
+        ("num-supernodes=2.5", 1),
+        ("init-args-num-cpus=-1", 1),
+        ("init-args-num-gpus=true", 0),
+    ],
+)
+def test_a_federation_is_counted_in_whole_numbers(federation, least):
+    key = federation.partition("=")[0]
+    with pytest.raises(ValueError, match=f"^{key} must be a whole number of at least {least}, got "):
+        apps.federation_of(federation)
+    assert apps.federation_of(f'{key}="4"') == {key: "4"}
